@@ -1,0 +1,123 @@
+"""Where cells live: a cell-centred structured grid spread over ranks by a PETSc DMDA."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpcmsm.errors import ConfigError
+from hpcmsm.parallel import together
+
+AXES = ("x", "y", "z")
+
+
+class Grid:
+    """A box of equal cells in 2D or 3D.
+
+    Axes are named x, y, z; arrays have the opposite order (z, y, x), x fastest. A global cell id
+    is the index in that natural order: id = (k ny + j) nx + i. Everything that lasts is keyed by
+    it, never by rank.
+
+    Args:
+        cells: number of cells along x, y[, z].
+        size: side lengths in m along x, y[, z].
+        periodic: whether each axis is periodic.
+        proc_shape: ranks along x, y[, z]; PETSc chooses where None.
+
+    Attributes:
+        grid_shape: global array shape (nz, ny, nx) or (ny, nx).
+        rank_shape: shape of the owned block, same order; entries may not be 0.
+        owned: slices of the owned block in the global array.
+        ids: global ids of the owned cells, shape (ncells,) int64, ordered as the block.
+    """
+
+    def __init__(self, cells, size, periodic=None, proc_shape=None, comm=None):
+        from petsc4py import PETSc
+
+        self.ndim = len(cells)
+        self.cells = tuple(int(n) for n in cells)
+        self.size = tuple(float(length) for length in size)
+        self.spacing = tuple(length / n for length, n in zip(self.size, self.cells, strict=True))
+        self.periodic = tuple(periodic or (False,) * self.ndim)
+        comm = comm if comm is not None else PETSc.COMM_WORLD.tompi4py()
+        self.comm = comm
+        self._check_fits(proc_shape)
+        boundary = [
+            PETSc.DM.BoundaryType.PERIODIC if wraps else PETSc.DM.BoundaryType.GHOSTED for wraps in self.periodic
+        ]
+        with together(comm, PETSc.Error):
+            self.dm = PETSc.DMDA().create(
+                dim=self.ndim,
+                dof=1,
+                sizes=self.cells,
+                proc_sizes=proc_shape,
+                boundary_type=boundary,
+                # The cross terms of a tensor conductivity need the corner neighbours.
+                stencil_type=PETSc.DMDA.StencilType.BOX,
+                stencil_width=1,
+                comm=comm,
+                setup=True,
+            )
+        ranges = self.dm.getRanges()
+        self.proc_shape = tuple(reversed(self.dm.getProcSizes()))
+        self.owned = tuple(slice(first, last) for first, last in reversed(ranges))
+        self.grid_shape = tuple(reversed(self.cells))
+        self.rank_shape = tuple(part.stop - part.start for part in self.owned)
+        self.ncells = int(np.prod(self.rank_shape))
+        self.total_cells = int(np.prod(self.cells))
+        self.ids = self._owned_ids()
+
+    def _check_fits(self, proc_shape) -> None:
+        """Refuse more ranks than the grid can hold with at least one cell along each side."""
+        nranks = self.comm.size
+        if proc_shape is not None:
+            if int(np.prod(proc_shape)) != nranks:
+                raise ConfigError(
+                    f"grid.proc_shape must multiply to the number of ranks, got {list(proc_shape)} on "
+                    f"{nranks} ranks; correct it or leave it out"
+                )
+            fits = all(p <= n for p, n in zip(proc_shape, self.cells, strict=True))
+        else:
+            fits = _can_split(nranks, self.cells)
+        if not fits:
+            raise ConfigError(
+                f"grid.cells must have at least one cell per rank along each side, got {list(self.cells)} "
+                f"on {nranks} ranks; use fewer ranks or a finer grid"
+            )
+
+    def _owned_ids(self) -> np.ndarray:
+        index = np.arange(self.owned[0].start, self.owned[0].stop, dtype=np.int64)
+        for axis in range(1, self.ndim):
+            part = np.arange(self.owned[axis].start, self.owned[axis].stop, dtype=np.int64)
+            index = index[..., None] * self.grid_shape[axis] + part
+        return np.ascontiguousarray(index.ravel())
+
+    def coordinates(self) -> dict[str, np.ndarray]:
+        """Centres of the owned cells in m, one array (ncells,) per axis name, in the order of ids."""
+        index = np.unravel_index(self.ids, self.grid_shape)
+        return {
+            AXES[axis]: (index[self.ndim - 1 - axis] + 0.5) * self.spacing[axis] for axis in range(self.ndim)
+        }
+
+    def ghosted(self, vector, local) -> np.ndarray:
+        """Collective. Fill a local PETSc vector with ghost values; its array in (z, y, x) order."""
+        self.dm.globalToLocal(vector, local)
+        shape = tuple(stop - start for start, stop in reversed(self.dm.getGhostRanges()))
+        return local.getArray(readonly=True).reshape(shape)
+
+    def new_vector(self):
+        """A global PETSc vector with one value per cell, zero."""
+        return self.dm.createGlobalVec()
+
+    def new_local(self):
+        """A local PETSc vector with room for one layer of ghost values, zero."""
+        return self.dm.createLocalVec()
+
+
+def _can_split(nranks: int, cells: tuple[int, ...]) -> bool:
+    """Whether nranks factors into one factor per axis, none above the cells of that axis."""
+    if len(cells) == 1:
+        return nranks <= cells[0]
+    return any(
+        nranks % factor == 0 and _can_split(nranks // factor, cells[1:])
+        for factor in range(1, min(nranks, cells[0]) + 1)
+    )

@@ -1,0 +1,64 @@
+"""`MicroModel`: the physics of a batch of cells."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from hpcmsm.batch import Answer, Batch
+from hpcmsm.errors import MicroError
+from hpcmsm.fields import Field, allocate, within_bounds
+
+History = Literal["none", "liftable", "full"]
+
+
+class MicroModel(ABC):
+    """A fine-scale model, asked in batches.
+
+    A subclass declares its fields and answers a batch. It keeps no memory of cells: state is
+    passed in and returned. A cell's answer must depend on nothing but its own inputs and state.
+
+    Attributes:
+        inputs, outputs: what it is asked and what it answers.
+        state: what a cell remembers from step to step; empty for a stateless model.
+        history: "none" (stateless, may be replaced by a surrogate freely), "liftable"
+            (`lift` rebuilds a state), "full" (must be advanced in every step).
+    """
+
+    inputs: ClassVar[tuple[Field, ...]]
+    outputs: ClassVar[tuple[Field, ...]]
+    state: ClassVar[tuple[Field, ...]] = ()
+    history: ClassVar[History] = "none"
+
+    @abstractmethod
+    def evaluate(self, batch: Batch) -> Answer:
+        """Answer the cells of a batch, in one call."""
+
+    def initial_state(self, inputs: np.ndarray) -> np.ndarray:
+        """State before the first step, shape (nstate, n), for inputs of shape (ninput, n)."""
+        return allocate(self.state, inputs.shape[1])
+
+    def admissible(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Which cells' outputs are physically possible for these inputs, shape (n,) bool.
+
+        The default checks the declared bounds of the outputs. A model that knows sharper bounds
+        (Wiener's, conserved sums) overrides this; it is asked of every surrogate answer.
+        """
+        return within_bounds(self.outputs, outputs)
+
+    def lift(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """A state that belongs to these inputs and outputs; only for history "liftable"."""
+        raise MicroError(
+            f"{type(self).__name__}.lift must be defined for history 'liftable', got none; "
+            "define it or declare history 'full'"
+        )
+
+    def phase_fractions(self, inputs: np.ndarray) -> np.ndarray | None:
+        """Volume fractions of the phases, shape (nphase, n), or None if it has no phases."""
+        return None
+
+    def facts(self) -> dict[str, object]:
+        """What a reader of a result needs to know about this model, for logs and files."""
+        return {"model": type(self).__name__}
