@@ -21,7 +21,7 @@ class Grid:
         cells: number of cells along x, y[, z].
         size: side lengths in m along x, y[, z].
         periodic: whether each axis is periodic.
-        proc_shape: ranks along x, y[, z]; PETSc chooses where None.
+        proc_shape: ranks along x, y[, z]; least halo where None.
 
     Attributes:
         grid_shape: global array shape (nz, ny, nx) or (ny, nx).
@@ -40,7 +40,7 @@ class Grid:
         self.periodic = tuple(periodic or (False,) * self.ndim)
         comm = comm if comm is not None else PETSc.COMM_WORLD.tompi4py()
         self.comm = comm
-        self._check_fits(proc_shape)
+        proc_shape = self._chosen_proc_shape(proc_shape)
         boundary = [
             PETSc.DM.BoundaryType.PERIODIC if wraps else PETSc.DM.BoundaryType.GHOSTED for wraps in self.periodic
         ]
@@ -66,23 +66,28 @@ class Grid:
         self.total_cells = int(np.prod(self.cells))
         self.ids = self._owned_ids()
 
-    def _check_fits(self, proc_shape) -> None:
-        """Refuse more ranks than the grid can hold with at least one cell along each side."""
+    def _chosen_proc_shape(self, proc_shape) -> tuple[int, ...]:
+        """The given ranks per axis if they fit, else the fitting split with the least halo."""
         nranks = self.comm.size
-        if proc_shape is not None:
-            if int(np.prod(proc_shape)) != nranks:
-                raise ConfigError(
-                    f"grid.proc_shape must multiply to the number of ranks, got {list(proc_shape)} on "
-                    f"{nranks} ranks; correct it or leave it out"
-                )
-            fits = all(p <= n for p, n in zip(proc_shape, self.cells, strict=True))
-        else:
-            fits = _can_split(nranks, self.cells)
-        if not fits:
+        if proc_shape is not None and int(np.prod(proc_shape)) != nranks:
+            raise ConfigError(
+                f"grid.proc_shape must multiply to the number of ranks, got {list(proc_shape)} on "
+                f"{nranks} ranks; correct it or leave it out"
+            )
+        candidates = [tuple(proc_shape)] if proc_shape is not None else splits(nranks, self.ndim)
+        fitting = [shape for shape in candidates if all(p <= n for p, n in zip(shape, self.cells, strict=True))]
+        if not fitting:
             raise ConfigError(
                 f"grid.cells must have at least one cell per rank along each side, got {list(self.cells)} "
                 f"on {nranks} ranks; use fewer ranks or a finer grid"
             )
+        return min(fitting, key=self._halo_area)
+
+    def _halo_area(self, proc_shape) -> tuple:
+        """Ghost cells of a block; on a tie cut the slow axes, whose slabs are contiguous in files."""
+        block = [n / p for n, p in zip(self.cells, proc_shape, strict=True)]
+        area = sum(np.prod(block) / block[axis] for axis in range(self.ndim) if proc_shape[axis] > 1)
+        return area, proc_shape
 
     def _owned_ids(self) -> np.ndarray:
         index = np.arange(self.owned[0].start, self.owned[0].stop, dtype=np.int64)
@@ -113,11 +118,9 @@ class Grid:
         return self.dm.createLocalVec()
 
 
-def _can_split(nranks: int, cells: tuple[int, ...]) -> bool:
-    """Whether nranks factors into one factor per axis, none above the cells of that axis."""
-    if len(cells) == 1:
-        return nranks <= cells[0]
-    return any(
-        nranks % factor == 0 and _can_split(nranks // factor, cells[1:])
-        for factor in range(1, min(nranks, cells[0]) + 1)
-    )
+def splits(nranks: int, naxes: int) -> list[tuple[int, ...]]:
+    """All ways to write nranks as a product of naxes factors."""
+    if naxes == 1:
+        return [(nranks,)]
+    factors = [factor for factor in range(1, nranks + 1) if nranks % factor == 0]
+    return [(factor, *rest) for factor in factors for rest in splits(nranks // factor, naxes - 1)]
