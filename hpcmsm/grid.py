@@ -67,7 +67,7 @@ class Grid:
         self.ids = self._owned_ids()
 
     def _chosen_proc_shape(self, proc_shape) -> tuple[int, ...]:
-        """The given ranks per axis if they fit, else the fitting split with the least halo."""
+        """The given ranks per axis if they fit, else the fitting split with the fewest faces between ranks."""
         nranks = self.comm.size
         if proc_shape is not None and int(np.prod(proc_shape)) != nranks:
             raise ConfigError(
@@ -84,9 +84,9 @@ class Grid:
         return min(fitting, key=self._halo_area)
 
     def _halo_area(self, proc_shape) -> tuple:
-        """Ghost cells of a block; on a tie cut the slow axes, whose slabs are contiguous in files."""
-        block = [n / p for n, p in zip(self.cells, proc_shape, strict=True)]
-        area = sum(np.prod(block) / block[axis] for axis in range(self.ndim) if proc_shape[axis] > 1)
+        """Faces between ranks; on a tie cut the slow axes, whose slabs are contiguous in files."""
+        faces = [np.prod(self.cells) / n for n in self.cells]
+        area = sum((p - 1) * face for p, face in zip(proc_shape, faces, strict=True))
         return area, proc_shape
 
     def _owned_ids(self) -> np.ndarray:
