@@ -1,0 +1,332 @@
+"""The case file: TOML through pydantic, checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import Field as Key
+
+from hpcmsm.errors import ConfigError
+
+# Units that a number may carry in a case file, as factors to the unit of the key.
+UNITS = {
+    "m": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "km": 1e3},
+    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0},
+}
+
+
+def quantity(unit: str):
+    """A validator for a number in `unit`, or a text such as "60 mm" in a unit of the same kind."""
+
+    def read(value):
+        if not isinstance(value, str):
+            return value
+        number, _, given = value.strip().partition(" ")
+        factor = UNITS[unit].get(given.strip() or unit)
+        if factor is None:
+            raise ValueError(f"must be in {unit} (or {', '.join(u for u in UNITS[unit] if u != unit)})")
+        try:
+            return float(number) * factor
+        except ValueError:
+            raise ValueError(f"must be a number in {unit}, such as 0.5 or '5 {list(UNITS[unit])[2]}'") from None
+
+    return BeforeValidator(read)
+
+
+Length = Annotated[float, quantity("m"), Key(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, quantity("s"), Key(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Key(ge=1, strict=True)]
+Real = Annotated[float, Key(allow_inf_nan=False)]
+Fraction = Annotated[float, Key(ge=0, le=1)]
+Formula = str | Real
+
+REWORDED = {
+    "model_type": "must be a table",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+}
+EXPLICIT = ("euler", "rk2", "rk3", "rk4", "rk5")
+IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")
+
+
+class Section(BaseModel):
+    """A table of the case file; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GridSection(Section):
+    """Cells and side lengths along x, y[, z]."""
+
+    cells: list[Count] = Key(min_length=2, max_length=3)
+    size: list[Length] = Key(min_length=2, max_length=3)
+    proc_shape: list[Count] | None = None
+
+    @model_validator(mode="after")
+    def same_dimension(self):
+        if len(self.cells) != len(self.size):
+            raise ValueError(f"must have one entry per entry of grid.cells, got {len(self.size)} for {len(self.cells)}")
+        if self.proc_shape is not None and len(self.proc_shape) != len(self.cells):
+            raise ValueError("must have one entry of grid.proc_shape per entry of grid.cells")
+        return self
+
+
+class TimeSection(Section):
+    """Time stepping; step is the first step where it is adaptive."""
+
+    scheme: Literal[EXPLICIT + IMPLICIT] = "backward_euler"
+    end: Seconds
+    step: Seconds
+    adaptive: bool = False
+    tolerance: Annotated[float, Key(gt=0, lt=1)] = 1e-4
+    max_steps: Count = 1_000_000
+
+    @model_validator(mode="after")
+    def adaptive_fits(self):
+        if self.adaptive and self.scheme in ("euler", "backward_euler", "bdf2"):
+            raise ValueError(
+                f"time.adaptive needs a scheme with an error estimate (rk2 to rk5, arkimex2 to arkimex4), "
+                f"got {self.scheme}"
+            )
+        return self
+
+
+class CellField(Section):
+    """A field of the cells that stays the same in time: a formula of x, y, z."""
+
+    value: Formula
+    unit: str = "1"
+
+
+class Material(Section):
+    """Properties of a phase, as formulas of temperature in K."""
+
+    conductivity: Formula
+    heat_capacity: Formula | None = None
+    source: str = ""
+
+
+class Boundary(Section):
+    """One side: what is given there, as formulas of t, x, y, z and (flux, ambient) temperature."""
+
+    kind: Literal["temperature", "flux", "convection", "periodic"]
+    temperature: Formula | None = None
+    flux: Formula | None = None
+    coefficient: Formula | None = None
+    ambient: Formula | None = None
+
+    @model_validator(mode="after")
+    def has_its_keys(self):
+        wanted = {
+            "temperature": ("temperature",),
+            "flux": ("flux",),
+            "convection": ("coefficient", "ambient"),
+            "periodic": (),
+        }[self.kind]
+        for name in ("temperature", "flux", "coefficient", "ambient"):
+            given = getattr(self, name) is not None
+            # A side with convection may take a given flux on top of it: a heated, cooled surface.
+            if given and name not in wanted and not (self.kind == "convection" and name == "flux"):
+                raise ValueError(f"'{self.kind}' does not take '{name}'")
+            if not given and name in wanted:
+                raise ValueError(f"'{self.kind}' needs '{name}'")
+        return self
+
+
+class MacroSection(Section):
+    """The macro equation."""
+
+    model: str = "heat"
+    initial: Formula = 300.0
+    source: Formula = 0.0
+    heat_capacity: Formula | None = None
+    coupling: Literal["lagged", "stage", "picard"] = "lagged"
+    picard_tolerance: Annotated[float, Key(gt=0, lt=1)] = 1e-8
+    max_iterations: Count = 50
+    linear_tolerance: Annotated[float, Key(gt=0, lt=1)] = 1e-10
+    boundary: dict[Literal["x_low", "x_high", "y_low", "y_high", "z_low", "z_high"], Boundary] = Key(
+        default_factory=dict
+    )
+    petsc: dict[str, str | int | float | bool] = Key(default_factory=dict)
+
+
+class MicroSection(BaseModel):
+    """The fine-scale model: its name, and whatever options it declares itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model: str
+    backend: Literal["cpu", "gpu"] = "cpu"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside model and backend."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class SurrogateSection(Section):
+    """The ensemble that is trained on the way."""
+
+    enabled: bool = True
+    kind: Literal["ensemble"] = "ensemble"
+    members: Annotated[int, Key(ge=2, le=64, strict=True)] = 5
+    hidden: list[Count] = Key(default=[32, 32], min_length=1, max_length=4)
+    capacity: Annotated[int, Key(ge=64, strict=True)] = 2048
+    first_samples: Annotated[int, Key(ge=16, strict=True)] = 64
+    growth: Annotated[float, Key(gt=0)] = 0.2
+
+
+class GateSection(Section):
+    """When a surrogate's answer is good enough."""
+
+    tolerance: Annotated[float, Key(gt=0, lt=1)] = 2e-3
+    coverage: Annotated[float, Key(gt=0.5, lt=1)] = 0.99
+    audit: Annotated[float, Key(gt=0, le=0.5)] = 0.01
+    novelty: Annotated[float, Key(gt=0)] = 0.05
+
+
+class CheckpointSection(Section):
+    """How often, in steps, and how many are kept; every = 0 writes none but the last."""
+
+    every: Annotated[int, Key(ge=0, strict=True)] = 50
+    keep: Count = 2
+
+
+class SnapshotSection(Section):
+    """How often, in steps, fields are written for looking at; 0 writes the first and last only."""
+
+    every: Annotated[int, Key(ge=0, strict=True)] = 0
+
+
+class Case(Section):
+    """A whole case file."""
+
+    title: str = ""
+    seed: Annotated[int, Key(ge=0, lt=2**63, strict=True)] = 1
+    grid: GridSection
+    time: TimeSection
+    fields: dict[str, CellField] = Key(default_factory=dict)
+    materials: dict[str, Material] = Key(default_factory=dict)
+    macro: MacroSection = Key(default_factory=MacroSection)
+    micro: MicroSection
+    surrogate: SurrogateSection = Key(default_factory=SurrogateSection)
+    gate: GateSection = Key(default_factory=GateSection)
+    checkpoint: CheckpointSection = Key(default_factory=CheckpointSection)
+    snapshots: SnapshotSection = Key(default_factory=SnapshotSection)
+
+    @model_validator(mode="after")
+    def parts_fit(self):
+        explicit = self.time.scheme in EXPLICIT
+        if self.macro.coupling == "picard" and explicit:
+            raise ValueError(f"macro.coupling 'picard' needs an implicit time.scheme, got {self.time.scheme}")
+        if self.macro.coupling == "stage" and not explicit:
+            raise ValueError(f"macro.coupling 'stage' needs an explicit time.scheme, got {self.time.scheme}")
+        return self
+
+    def to_toml(self) -> str:
+        """The effective case, every default written out."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def load_case(path: str | Path, overrides: list[str] = ()) -> Case:
+    """Read and check a case file.
+
+    Args:
+        path: the TOML file.
+        overrides: texts "section.key=value", the value in TOML notation (a bare word is a text).
+    Raises:
+        ConfigError: the file or an override is wrong; the text names file, key, value and remedy.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"case file must be readable, got '{path}' ({reason}); check the path") from None
+    return parse_case(text, path.name, overrides)
+
+
+def parse_case(text: str, name: str, overrides: list[str] = ()) -> Case:
+    """Check the text of a case file called `name`; see load_case."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"case file must be TOML, got '{name}' ({error}); correct that line") from None
+    for override in overrides:
+        apply_override(tree, override)
+    for key, value in list(tree.get("fields", {}).items()) if isinstance(tree.get("fields"), dict) else ():
+        if not isinstance(value, dict):
+            tree["fields"][key] = {"value": value}
+    return validate(Case, tree, name)
+
+
+def apply_override(tree: dict, override: str) -> None:
+    """Set one key of a case given as "section.key=value"."""
+    key, equals, value = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise ConfigError(f"--set must be section.key=value, got '{override}'; write it like time.end=30")
+    for part in parts[:-1]:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set must name a key of a table, got '{override}'; '{part}' is a value")
+    tree[parts[-1]] = _toml_value(value.strip())
+
+
+def _toml_value(text: str):
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def validate(model: type[BaseModel], tree: dict, name: str, prefix: str = "") -> BaseModel:
+    """Check a table against a pydantic model; the first problem becomes a one-line ConfigError."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        # A misspelt key explains the missing one beside it, so it comes first.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        raise ConfigError(_one_line(model, problems[0], name, prefix)) from None
+
+
+def _one_line(model: type[BaseModel], problem: dict, name: str, prefix: str) -> str:
+    location = [part for part in problem["loc"] if not _is_type_tag(part)]
+    key = prefix + ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, 1)
+        stem = key[: len(key) - len(str(location[-1]))]
+        advice = f"did you mean '{stem}{close[0]}'?" if close else f"known keys are {', '.join(known)}"
+        return f"unknown key '{key}' ({name}); {advice}"
+    if problem["type"] == "missing":
+        return f"{key} must be given, got nothing ({name}); add it to the case file"
+    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be")
+    rule = REWORDED.get(problem["type"], rule)
+    if problem["type"] == "value_error" and (not location or rule.startswith(f"{key}.")):
+        return f"{rule} ({name}); change one of them"
+    value = problem.get("input")
+    shown = f", got {value!r}" if not isinstance(value, (dict, BaseModel)) and ", got " not in rule else ""
+    return f"{key} {rule[0].lower() + rule[1:]}{shown} ({name}); correct the value"
+
+
+def _is_type_tag(part) -> bool:
+    """Whether a part of a pydantic location names a branch of a union or of a key, not a key."""
+    return isinstance(part, str) and (part in ("str", "float", "int", "bool", "[key]") or "(" in part or "[" in part)
+
+
+def _known_keys(model: type[BaseModel], path: list) -> list[str]:
+    """Keys of the table at a path below a model, looking through lists and mappings."""
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = [annotation, *getattr(annotation, "__args__", ())] if annotation else [model]
+        for candidate in inner:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return list(model.model_fields)
