@@ -1,0 +1,12 @@
+"""Find, compile, check and call the kernels of the folder kernels/.
+
+    kernel = Kernel.load("heat", "heat_divergence_2d")
+    kernel(nx=nx, ny=ny, ...)
+
+The conventions of kernel files are in kernels/README.md.
+"""
+
+from hpcmsm.kernels.build import kernel_folder
+from hpcmsm.kernels.kernel import Kernel
+
+__all__ = ["Kernel", "kernel_folder"]
