@@ -7,6 +7,7 @@ The conventions of kernel files are in kernels/README.md.
 """
 
 from hpcmsm.kernels.build import kernel_folder
+from hpcmsm.kernels.gpu import compile_for_gpu
 from hpcmsm.kernels.kernel import Kernel
 
-__all__ = ["Kernel", "kernel_folder"]
+__all__ = ["Kernel", "compile_for_gpu", "kernel_folder"]

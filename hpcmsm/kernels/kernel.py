@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hpcmsm.errors import KernelError, SetupError
+from hpcmsm.errors import KernelError
 from hpcmsm.kernels.build import find_source, load_library, suggestion
 from hpcmsm.kernels.signature import INTEGER_TYPES, Argument, Signature, parse_file, size_expression
 
@@ -56,7 +56,7 @@ class Kernel:
             KernelError: no such file or function, or it does not compile.
             SetupError: there is no compiler, or no CuPy for the backend gpu.
         """
-        if backend not in BACKENDS:
+        if backend not in ("cpu", "gpu"):
             raise KernelError(f"backend must be cpu or gpu, got '{backend}'; choose one of them")
         if dtype not in ("float64", "float32"):
             raise KernelError(
@@ -72,7 +72,7 @@ class Kernel:
         if debug is None:
             debug = os.environ.get("HPCMSM_DEBUG", "0") not in ("", "0")
         where = f" (kernel '{function}' of {path.name})"
-        kernel = BACKENDS[backend](signatures[function], where, backend, dtype, debug, threads)
+        kernel = backend_class(backend)(signatures[function], where, backend, dtype, debug, threads)
         kernel._prepare(path)
         return kernel
 
@@ -203,11 +203,10 @@ class CpuKernel(Kernel):
         return address + -address % 64
 
 
-class GpuKernel(Kernel):
-    """A kernel compiled by CuPy, called with CuPy arrays. Filled in below the CPU path."""
+def backend_class(backend: str) -> type[Kernel]:
+    """The class of kernels of a backend; that of the gpu is imported only when asked for."""
+    if backend == "cpu":
+        return CpuKernel
+    from hpcmsm.kernels.gpu import GpuKernel
 
-    def _prepare(self, path) -> None:
-        raise SetupError("backend gpu must have CuPy, got none; pip install cupy-cuda12x")
-
-
-BACKENDS = {"cpu": CpuKernel, "gpu": GpuKernel}
+    return GpuKernel
