@@ -1,0 +1,156 @@
+"""Puts the parts of a case together: grid, macro model, micro model, closure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpcmsm.closure.base import Closure
+from hpcmsm.closure.direct import Direct
+from hpcmsm.config import Case
+from hpcmsm.errors import ConfigError
+from hpcmsm.expressions import Expression
+from hpcmsm.fields import Field, connect
+from hpcmsm.grid import AXES, Grid
+from hpcmsm.macro.base import MacroModel
+from hpcmsm.macro.boundary import periodic_axes
+from hpcmsm.macro.heat import Heat
+from hpcmsm.micro.base import MicroModel
+from hpcmsm.micro.registry import make_micro
+from hpcmsm.parallel import together
+from hpcmsm.timers import Timers
+
+
+@dataclass
+class Parts:
+    """What a simulation consists of.
+
+    Args:
+        cell_fields: constant fields of the cells, by name, with their values, shape (ncells,).
+    """
+
+    grid: Grid
+    macro: MacroModel
+    micro: MicroModel
+    closure: Closure
+    cell_fields: dict[str, tuple[Field, np.ndarray]]
+    timers: Timers
+
+
+def build(case: Case, comm, folder: Path) -> Parts:
+    """Collective. Make all parts of a case and connect them by field name and unit.
+
+    Args:
+        folder: folder of the case file.
+    Raises:
+        ConfigError: parts do not fit; raised on every rank.
+    """
+    timers = Timers()
+    with together(comm):
+        micro = make_micro(case.micro, case.materials, case.fields, folder)
+        periodic = periodic_axes(case.macro.boundary, len(case.grid.cells))
+    grid = Grid(case.grid.cells, case.grid.size, periodic, _reversed(case.grid.proc_shape), comm)
+    with together(comm):
+        cell_fields = evaluate_cell_fields(case, grid, micro)
+        macro = _make_macro(case, grid, micro, cell_fields)
+        fixed = tuple(field for field, _ in cell_fields.values())
+        connect(micro.inputs, (*macro.sends, *fixed), f"micro model '{case.micro.model}'", "the case")
+        connect(macro.wants, micro.outputs, f"macro model '{case.macro.model}'", f"'{case.micro.model}'")
+        closure = _make_closure(case, micro, comm, timers)
+    return Parts(grid, macro, micro, closure, cell_fields, timers)
+
+
+def _reversed(shape):
+    return tuple(shape) if shape is not None else None
+
+
+def evaluate_cell_fields(case: Case, grid: Grid, micro: MicroModel) -> dict[str, tuple[Field, np.ndarray]]:
+    """Fields of [fields] in the owned cells, checked against the range that the micro model declares."""
+    axes = AXES[: grid.ndim]
+    declared = {field.name: field for field in micro.inputs}
+    result = {}
+    for name, given in case.fields.items():
+        formula = Expression(given.value, axes, f"fields.{name}.value")
+        values = formula(**grid.coordinates())
+        field = declared.get(name, Field(name))
+        _check_range(field, values, grid)
+        result[name] = (Field(name, 1, given.unit, field.about, field.lower, field.upper), values)
+    return result
+
+
+def _check_range(field: Field, values: np.ndarray, grid: Grid) -> None:
+    bad = np.flatnonzero(~((values >= field.lower) & (values <= field.upper)))
+    if bad.size:
+        cell = bad[0]
+        where = ", ".join(f"{axis} = {x[cell]:.4g} m" for axis, x in grid.coordinates().items())
+        raise ConfigError(
+            f"fields.{field.name}.value must lie between {field.lower:g} and {field.upper:g}, got "
+            f"{values[cell]:.6g} at {where} ({bad.size} cells); correct the formula"
+        )
+
+
+def _make_macro(case: Case, grid: Grid, micro: MicroModel, cell_fields) -> MacroModel:
+    if case.macro.model != "heat":
+        raise ConfigError(f"macro.model must be 'heat', got '{case.macro.model}'; no other is there yet")
+    return Heat(grid, case.macro, heat_capacity(case, grid, micro, cell_fields))
+
+
+def heat_capacity(case: Case, grid: Grid, micro: MicroModel, cell_fields) -> Callable:
+    """A function temperature (ncells,) K -> volumetric heat capacity (ncells,) J/(m3 K).
+
+    The case file gives it as a formula, or it is the mean over the phases of the micro model.
+    """
+    constant = {name: values for name, (_, values) in cell_fields.items()}
+    if case.macro.heat_capacity is not None:
+        constant.update(grid.coordinates())
+        formula = Expression(case.macro.heat_capacity, (*constant, "temperature"), "macro.heat_capacity")
+        return lambda temperature: formula(**constant, temperature=temperature)
+    names = micro.facts().get("phases")
+    if not names:
+        raise ConfigError(
+            "macro.heat_capacity must be given when the micro model has no phases, got nothing; "
+            "write a formula of temperature in J/(m3 K)"
+        )
+    formulas = [_phase_capacity(case, name) for name in names]
+
+    def mean_over_phases(temperature):
+        inputs = np.stack([{**constant, "temperature": temperature}[f.name] for f in micro.inputs])
+        fractions = micro.phase_fractions(inputs)
+        return sum(part * formula(temperature=temperature) for part, formula in zip(fractions, formulas, strict=True))
+
+    return mean_over_phases
+
+
+def _phase_capacity(case: Case, name: str) -> Expression:
+    material = case.materials[name]
+    if material.heat_capacity is None:
+        raise ConfigError(
+            f"materials.{name}.heat_capacity must be given unless macro.heat_capacity is, got nothing; add it"
+        )
+    return Expression(material.heat_capacity, ("temperature",), f"materials.{name}.heat_capacity")
+
+
+def _make_closure(case: Case, micro: MicroModel, comm, timers: Timers) -> Closure:
+    direct = Direct(micro, comm, timers)
+    if not case.surrogate.enabled:
+        return direct
+    # Imported here: a run without a surrogate needs no torch.
+    from hpcmsm.closure.gate import Gate
+    from hpcmsm.surrogate.ensemble import Ensemble
+    from hpcmsm.surrogate.replay import ReplayBuffer
+
+    surrogate = Ensemble(
+        micro.inputs,
+        micro.outputs,
+        comm,
+        case.seed,
+        members=case.surrogate.members,
+        hidden=tuple(case.surrogate.hidden),
+    )
+    replay = ReplayBuffer(
+        micro.inputs, micro.outputs, capacity=case.surrogate.capacity, spacing=case.gate.novelty / 10.0
+    )
+    return Gate(direct, micro, surrogate, replay, case.gate, case.surrogate, comm, case.seed, timers)

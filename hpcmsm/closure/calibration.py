@@ -1,0 +1,109 @@
+"""How far a surrogate's score is from its true error: weighted conformal calibration.
+
+A window of true answers, each with the inverse of the probability with which it was chosen, is
+scored anew for every surrogate version. The factor q is the weighted quantile of error / score
+(split conformal prediction with weights: Tibshirani, Barber, Candes, Ramdas 2019, arXiv
+1904.06019); its level follows the audits of accepted cells (Gibbs, Candes 2021, arXiv 2106.00170).
+Every rank holds the same window, so every rank computes the same q, bit by bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpcmsm.surrogate.base import Samples, Surrogate
+
+TINY = 1e-30
+STEP_SIZE = 0.05  # gamma of Gibbs and Candes: how fast the level follows the audits
+FEW_AUDITS = 20  # a step with fewer audits than this moves the level by correspondingly less
+
+
+def weighted_quantile(ratios: np.ndarray, weights: np.ndarray, level: float) -> float:
+    """Smallest r so that the ratios up to r carry `level` of the weight, infinity if none does.
+
+    One more point of mean weight sits at infinity: the cell that is to be judged.
+
+    Args:
+        ratios, weights: shape (n,).
+        level: wanted fraction, between 0 and 1.
+    """
+    if ratios.size == 0:
+        return np.inf
+    order = np.argsort(ratios, kind="stable")
+    mass = np.cumsum(weights[order])
+    reached = mass >= level * (mass[-1] + mass[-1] / ratios.size)
+    return float(ratios[order][np.argmax(reached)]) if reached.any() else np.inf
+
+
+class Calibration:
+    """A window of true answers and the factor q between score and error.
+
+    Args:
+        ninput, noutput: rows of the samples.
+        coverage: wanted fraction of errors below q * score.
+        capacity: length of the window; the oldest go first.
+    """
+
+    def __init__(self, ninput: int, noutput: int, coverage: float, capacity: int = 1024):
+        self.target = 1.0 - coverage
+        self.alpha = self.target
+        self.capacity = capacity
+        self.q = np.inf
+        none = np.zeros(0, dtype=np.int64)
+        self.window = Samples(none, none, none, np.zeros((ninput, 0)), np.zeros((noutput, 0)), np.zeros(0))
+        self.ratios = np.zeros(0)
+
+    def add(self, samples: Samples, surrogate: Surrogate) -> None:
+        """Put new true answers into the window, scored by the present version if there is one."""
+        if len(samples) == 0:
+            return
+        joined = _join(self.window, samples)
+        last = slice(max(0, len(joined) - self.capacity), None)
+        self.window = joined.take(np.arange(len(joined))[last])
+        self.ratios = np.concatenate([self.ratios, _ratios(samples, surrogate)])[last]
+        self._renew()
+
+    def rescore(self, surrogate: Surrogate) -> None:
+        """Score the whole window by a new version."""
+        self.ratios = _ratios(self.window, surrogate)
+        self._renew()
+
+    def follow(self, audited: int, missed: int) -> None:
+        """Move the level by what the audits of a step showed: more misses, more caution."""
+        if audited == 0:
+            return
+        gain = STEP_SIZE * audited / (audited + FEW_AUDITS)
+        moved = self.alpha + gain * (self.target - missed / audited)
+        self.alpha = float(np.clip(moved, self.target / 20.0, 2.0 * self.target))
+        self._renew()
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether caution alone no longer helps, so that the surrogate must be trained anew."""
+        return self.alpha <= self.target / 20.0
+
+    def _renew(self) -> None:
+        self.q = weighted_quantile(self.ratios, self.window.weight, 1.0 - self.alpha)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The window and the level as named arrays."""
+        window = {f"window/{name}": getattr(self.window, name) for name in Samples.__dataclass_fields__}
+        return {**window, "ratios": self.ratios, "level": np.array([self.alpha, self.q])}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what `state` gave."""
+        self.window = Samples(*(state[f"window/{name}"] for name in Samples.__dataclass_fields__))
+        self.ratios = state["ratios"]
+        self.alpha, self.q = (float(value) for value in state["level"])
+
+
+def _ratios(samples: Samples, surrogate: Surrogate) -> np.ndarray:
+    if surrogate.version == 0 or len(samples) == 0:
+        return np.full(len(samples), np.inf)
+    predicted, score = surrogate.predict(samples.inputs)
+    return surrogate.misfit(predicted, samples.outputs) / np.maximum(score, TINY)
+
+
+def _join(first: Samples, second: Samples) -> Samples:
+    names = Samples.__dataclass_fields__
+    return Samples(*(np.concatenate([getattr(first, n), getattr(second, n)], axis=-1) for n in names))

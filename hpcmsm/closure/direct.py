@@ -1,0 +1,91 @@
+"""`Direct`: every cell asks the micro model."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+
+from hpcmsm.batch import Answer, Batch
+from hpcmsm.closure.base import Closure
+from hpcmsm.errors import MicroError
+from hpcmsm.fields import check_array
+from hpcmsm.micro.base import MicroModel
+from hpcmsm.parallel import raise_together
+from hpcmsm.timers import Timers
+
+
+class Direct(Closure):
+    """Ask the micro model for every cell of a batch, in one call.
+
+    Args:
+        micro: the fine-scale model.
+        comm: communicator whose ranks agree on failures.
+        timers: where the time of the micro model is counted, as the phase "micro".
+    """
+
+    def __init__(self, micro: MicroModel, comm, timers: Timers):
+        self.micro = micro
+        self.comm = comm
+        self.timers = timers
+        self.inputs, self.outputs, self.micro_state = micro.inputs, micro.outputs, micro.state
+        self.calls = 0
+        self.step_calls = 0
+
+    def evaluate(self, batch: Batch) -> Answer:
+        """Collective. Answer every cell by the micro model; cells that failed raise a MicroError."""
+        with self.timers.phase("micro"):
+            answer = self._ask(batch)
+        self.step_calls += batch.ncells
+        raise_together(self.comm, self._failure(batch, answer))
+        return answer
+
+    def _ask(self, batch: Batch) -> Answer:
+        start = perf_counter()
+        answer = self.micro.evaluate(batch)
+        name = type(self.micro).__name__
+        check_array(self.micro.outputs, answer.outputs, batch.ncells, f"outputs of {name}")
+        check_array(self.micro.state, answer.state, batch.ncells, f"state of {name}")
+        if batch.ncells and not answer.cost.any():
+            answer.cost[:] = (perf_counter() - start) / batch.ncells
+        return answer
+
+    def _failure(self, batch: Batch, answer: Answer) -> MicroError | None:
+        failed = np.flatnonzero((answer.status != 0) | ~np.isfinite(answer.outputs).all(axis=0))
+        if failed.size == 0:
+            return None
+        first = failed[0]
+        values = ", ".join(
+            f"{name} = {value:.6g}"
+            for name, value in zip(
+                (name for field in self.inputs for name in field.component_names),
+                batch.inputs[:, first],
+                strict=True,
+            )
+        )
+        return MicroError(
+            f"{failed.size} of {batch.ncells} cells of this rank's batch were not solved at step {batch.step} "
+            f"(first: cell {batch.ids[first]} on rank {self.comm.rank}, status {answer.status[first]}, "
+            f"residual {answer.residual[first]:.1e}, {values}); raise micro.max_iterations, lower time.step, "
+            "or check these inputs"
+        )
+
+    def finish_step(self, step: int) -> dict[str, float]:
+        """Collective. Count the calls of the step."""
+        calls = self.comm.allreduce(self.step_calls)
+        self.step_calls = 0
+        self.calls += calls
+        return {"calls": calls, "accepted": 0, "audited": 0, "fallback": calls}
+
+    def totals(self) -> dict[str, object]:
+        """Calls of the whole run, all answered by the micro model."""
+        closure = {"calls": self.calls, "accepted": 0, "audited": 0, "fallback": self.calls}
+        return {"closure": {**closure, "accepted_fraction": 0.0, "versions": 0}, "audit_error": None}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The count of calls."""
+        return {"calls": np.array([self.calls], dtype=np.int64)}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take over the count of calls."""
+        self.calls = int(state["calls"][0])

@@ -1,0 +1,262 @@
+"""`Gate`: a surrogate answers where it has been shown good enough, the micro model elsewhere.
+
+In each step every cell is accepted, audited or falls back. Accepted: the calibrated score is below
+the tolerance, known samples are near, and the answer is physically possible. Audited: accepted,
+and drawn by lot to be evaluated truly all the same. Decisions are keyed by the global cell id and
+rest on replicated data, so that they are the same on any number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcmsm.batch import MICRO, SURROGATE, Answer, Batch
+from hpcmsm.closure.base import Closure
+from hpcmsm.closure.calibration import Calibration
+from hpcmsm.closure.ledger import Ledger
+from hpcmsm.closure.records import Records
+from hpcmsm.config import GateSection, SurrogateSection
+from hpcmsm.errors import ConfigError
+from hpcmsm.fields import Field, rows_of
+from hpcmsm.micro.base import MicroModel
+from hpcmsm.parallel import random_uniform
+from hpcmsm.surrogate.base import Surrogate
+from hpcmsm.surrogate.replay import ReplayBuffer
+from hpcmsm.timers import Timers
+
+# A step in which more than this falls back asks for training even if the buffer grew little.
+MANY_FALLBACKS, FEW_NEW_SAMPLES = 0.2, 16
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided for the cells of a rank, shape (n,) bool each.
+
+    `candidate`: nothing but the size of the score stands against the surrogate.
+    """
+
+    candidate: np.ndarray
+    accepted: np.ndarray
+    audited: np.ndarray
+
+    @property
+    def asked(self) -> np.ndarray:
+        """Cells that the micro model must answer."""
+        return ~self.accepted | self.audited
+
+
+class Gate(Closure):
+    """Wrap a closure by a surrogate that is audited, calibrated and trained on the way.
+
+    Args:
+        inner: closure that gives true answers.
+        micro: the model behind it, for admissibility, lifting and its `history`.
+        surrogate, replay: the surrogate and the samples it learns from.
+        gate, training: sections of the case file.
+        seed: of the random decisions.
+        timers: where phases are counted.
+    """
+
+    def __init__(
+        self,
+        inner: Closure,
+        micro: MicroModel,
+        surrogate: Surrogate,
+        replay: ReplayBuffer,
+        gate: GateSection,
+        training: SurrogateSection,
+        comm,
+        seed: int,
+        timers: Timers,
+    ):
+        if micro.history == "full":
+            raise ConfigError(
+                f"surrogate.enabled must be false for {type(micro).__name__}, got true; its history is 'full': "
+                "every cell must be advanced in every step"
+            )
+        self.inner, self.micro, self.surrogate, self.replay = inner, micro, surrogate, replay
+        self.gate, self.training = gate, training
+        self.comm, self.seed, self.timers = comm, seed, timers
+        self.inputs, self.outputs, self.micro_state = inner.inputs, inner.outputs, inner.micro_state
+        self.calibration = Calibration(
+            sum(f.size for f in self.inputs), sum(f.size for f in self.outputs), gate.coverage
+        )
+        self.ledger = Ledger(comm)
+        self.records = Records(comm, seed, self.inputs, self.outputs)
+        self.trained_size = 0
+        self._frozen: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def evaluate(self, batch: Batch) -> Answer:
+        """Collective. Answer every cell, by the surrogate where the gate accepts it."""
+        with self.timers.phase("surrogate"):
+            predicted, score = self._predict(batch)
+        with self.timers.phase("gate"):
+            verdict = self._judge(batch, predicted, score)
+            asked = np.flatnonzero(verdict.asked)
+            question = batch.take(asked)
+        truth = self.inner.evaluate(question)
+        with self.timers.phase("gate"):
+            self._enter(batch, verdict, asked, truth, predicted, score)
+            return self._merge(batch, asked, truth, predicted)
+
+    def _predict(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        if self.surrogate.version == 0:
+            noutput = sum(field.size for field in self.outputs)
+            return np.zeros((noutput, batch.ncells)), np.full(batch.ncells, np.inf)
+        return self.surrogate.predict(batch.inputs)
+
+    def _judge(self, batch: Batch, predicted: np.ndarray, score: np.ndarray) -> Verdict:
+        """Decide for every cell. Inside a step cells may only leave the surrogate, never join it.
+
+        A Picard iteration or a solver that steps back would not converge if cells changed sides.
+        """
+        if self.surrogate.version == 0:
+            none = np.zeros(batch.ncells, dtype=bool)
+            return Verdict(~none, none, none)
+        candidate = self.micro.admissible(batch.inputs, predicted)
+        candidate &= self.replay.distance(batch.inputs) <= self.gate.novelty
+        accepted = candidate.copy()
+        if self._frozen is not None and self._frozen[0] == batch.step:
+            accepted &= self._frozen[1]
+            audited = accepted & self._frozen[2]
+        else:
+            accepted &= self.calibration.q * score <= self.gate.tolerance
+            lot = random_uniform("audit", self.seed, batch.step, batch.ids)
+            audited = accepted & (lot < self.gate.audit)
+        self._frozen = (batch.step, accepted, audited)
+        return Verdict(candidate, accepted, audited)
+
+    def _enter(self, batch, verdict, asked, truth, predicted, score) -> None:
+        """Count, and note true answers: all of the first question of a step, later ones only counted."""
+        audited = int(verdict.audited.sum())
+        accepted = int(verdict.accepted.sum()) - audited
+        self.ledger.count(
+            calls=batch.ncells, accepted=accepted, audited=audited, fallback=batch.ncells - accepted - audited
+        )
+        was_audited = verdict.audited[asked]
+        guess = np.ascontiguousarray(predicted[:, asked])
+        if audited:
+            self._enter_audits(guess, truth.outputs, score[asked], was_audited)
+        if batch.iteration == 0:
+            error = np.full(asked.size, np.inf)
+            if self.surrogate.version and asked.size:
+                error = self.surrogate.misfit(guess, truth.outputs)
+            self.records.note(
+                batch.step,
+                batch.ids[asked],
+                np.ascontiguousarray(batch.inputs[:, asked]),
+                truth.outputs,
+                was_audited,
+                verdict.candidate[asked],
+                error,
+            )
+
+    def _enter_audits(self, guess, truth, score, was_audited) -> None:
+        guess = np.ascontiguousarray(guess[:, was_audited])
+        truth = np.ascontiguousarray(truth[:, was_audited])
+        error = self.surrogate.misfit(guess, truth)
+        self.ledger.audits(error, signed_error(self.outputs, guess, truth))
+        self.ledger.count(
+            missed=(error > self.calibration.q * score[was_audited]).sum(),
+            beyond=(error > self.gate.tolerance).sum(),
+        )
+
+    def _merge(self, batch: Batch, asked: np.ndarray, truth: Answer, predicted: np.ndarray) -> Answer:
+        outputs, state = predicted.copy(), batch.state.copy()
+        if self.micro_state:
+            state = self.micro.lift(batch.inputs, predicted)
+        source = np.full(batch.ncells, SURROGATE, dtype=np.int8)
+        cost, residual = np.zeros(batch.ncells), np.zeros(batch.ncells)
+        outputs[:, asked], state[:, asked], source[asked] = truth.outputs, truth.state, MICRO
+        cost[asked], residual[asked] = truth.cost, truth.residual
+        return Answer(outputs, state, np.zeros(batch.ncells, dtype=np.int32), source, cost, residual)
+
+    def finish_step(self, step: int) -> dict[str, float]:
+        """Collective. Count the step, move the level, keep new samples, and train when it is time."""
+        self._frozen = None
+        with self.timers.phase("calibrate"):
+            self.inner.finish_step(step)
+            figures = self.ledger.close_step()
+            self.calibration.follow(figures["audited"], figures["missed"])
+            chosen = self.records.gather(step, self.gate.audit)
+            self.calibration.add(chosen.calibration, self.surrogate)
+            self.replay.add(chosen.training, chosen.training_error, self.gate.tolerance)
+        if self._training_is_due(figures):
+            with self.timers.phase("train"):
+                self.surrogate.train(self.replay.samples)
+                self.trained_size = len(self.replay.samples)
+                self.calibration.rescore(self.surrogate)
+        figures.update(
+            q=self.calibration.q,
+            alpha=self.calibration.alpha,
+            version=self.surrogate.version,
+            samples=len(self.replay.samples),
+        )
+        return figures
+
+    def _training_is_due(self, figures: dict[str, float]) -> bool:
+        size = len(self.replay.samples)
+        if self.surrogate.version == 0:
+            return size >= self.training.first_samples
+        grown = size - self.trained_size
+        many = figures["fallback"] > MANY_FALLBACKS * figures["calls"] and grown >= FEW_NEW_SAMPLES
+        weak = self.calibration.at_floor and grown >= FEW_NEW_SAMPLES
+        return grown >= self.training.growth * self.trained_size or many or weak
+
+    def totals(self) -> dict[str, object]:
+        """Figures of the whole run for the summary."""
+        ledger = self.ledger
+        calls, audited = ledger["calls"], ledger["audited"]
+        counts = {name: ledger[name] for name in ("calls", "accepted", "audited", "fallback")}
+        return {
+            "closure": {
+                **counts,
+                "accepted_fraction": ledger["accepted"] / calls if calls else 0.0,
+                "versions": self.surrogate.version,
+            },
+            "audit_error": ledger.audit_errors(),
+            "tolerance": self.gate.tolerance,
+            "coverage": {
+                "asked": self.gate.coverage,
+                "obtained": 1.0 - ledger["beyond"] / audited if audited else None,
+            },
+        }
+
+    def _parts(self) -> dict[str, object]:
+        return {
+            "surrogate": self.surrogate,
+            "replay": self.replay,
+            "calibration": self.calibration,
+            "ledger": self.ledger,
+            "inner": self.inner,
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that a restart needs, as named arrays, equal on every rank."""
+        arrays = {"trained_size": np.array([self.trained_size], dtype=np.int64)}
+        for part, owner in self._parts().items():
+            arrays.update({f"{part}/{name}": array for name, array in owner.state().items()})
+        return arrays
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what `state` gave."""
+        self.trained_size = int(state["trained_size"][0])
+        for part, owner in self._parts().items():
+            prefix = f"{part}/"
+            owner.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})
+
+
+def signed_error(fields: tuple[Field, ...], predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Relative error with its sign: sum of the components (a tensor's trace), shape (n,)."""
+    total = np.zeros(truth.shape[1])
+    for field in fields:
+        row = rows_of(fields)[field.name]
+        ndiagonal = {3: 2, 6: 3}[field.size] if field.spd else field.size
+        part = slice(row.start, row.start + ndiagonal)
+        size = np.abs(truth[part]).sum(axis=0)
+        total += (predicted[part] - truth[part]).sum(axis=0) / np.maximum(size, 1e-300)
+    return total / len(fields)
+
+

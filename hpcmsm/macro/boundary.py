@@ -1,0 +1,114 @@
+"""What is given along the sides of the box, evaluated face by face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcmsm.config import Boundary
+from hpcmsm.errors import ConfigError
+from hpcmsm.expressions import Expression
+from hpcmsm.grid import AXES, Grid
+
+SIDES = tuple(f"{axis}_{end}" for axis in AXES for end in ("low", "high"))
+INSULATED = Boundary(kind="flux", flux=0.0)
+
+
+def periodic_axes(boundaries: dict[str, Boundary], ndim: int) -> tuple[bool, ...]:
+    """Which axes are periodic; both of their sides must say so.
+
+    Raises:
+        ConfigError: one side of an axis is periodic and the other is not, or the side does not exist.
+    """
+    for side in boundaries:
+        if SIDES.index(side) >= 2 * ndim:
+            raise ConfigError(f"macro.boundary must name sides of a {ndim}D grid, got '{side}'; remove it")
+    wraps = []
+    for axis in AXES[:ndim]:
+        ends = [boundaries.get(f"{axis}_{end}", INSULATED).kind == "periodic" for end in ("low", "high")]
+        if ends[0] != ends[1]:
+            lone = f"{axis}_{'low' if ends[0] else 'high'}"
+            raise ConfigError(
+                f"macro.boundary.{lone} must be periodic on both sides of {axis} or on neither, "
+                "got one; correct the other side"
+            )
+        wraps.append(ends[0])
+    return tuple(wraps)
+
+
+@dataclass
+class Faces:
+    """The boundary faces of one side that belong to this rank.
+
+    The flux into the domain is `coefficient * (value - T_cell) + flux`, with the resistance of half
+    a cell included in the coefficient.
+
+    Args:
+        cells: indices of the adjoining owned cells, shape (nface,).
+        normal: row of the conductivity component normal to the side.
+        half_width: from the cell's centre to the face in m.
+        given: the formulas, by name.
+        coordinates: x, y, z of the faces in m, shape (nface,) each.
+    """
+
+    side: str
+    kind: str
+    cells: np.ndarray
+    normal: int
+    half_width: float
+    given: dict[str, Expression]
+    coordinates: dict[str, np.ndarray]
+
+    def evaluate(self, time: float, temperature: np.ndarray, conductivity: np.ndarray):
+        """(coefficient W/(m2 K), value K, flux W/m2) of each face, shape (nface,) each.
+
+        Args:
+            temperature: of the owned cells in K, shape (ncells,).
+            conductivity: of the owned cells in W/(m K), shape (size, ncells).
+        """
+        inside = temperature[self.cells]
+        known = {**self.coordinates, "t": np.full(inside.shape, time), "temperature": inside}
+        got = {name: formula(**known) for name, formula in self.given.items()}
+        zero = np.zeros(inside.shape)
+        half = conductivity[self.normal, self.cells] / self.half_width
+        if self.kind == "temperature":
+            return half, got["temperature"], zero
+        flux = got.get("flux", zero)
+        if self.kind == "flux":
+            return zero, zero, flux
+        # Convection in series with half a cell; a flux given on top of it enters at the surface,
+        # from where a part of it goes back into the surroundings.
+        film = got["coefficient"]
+        return film * half / (film + half), got["ambient"], flux * half / (film + half)
+
+
+def boundary_faces(boundaries: dict[str, Boundary], grid: Grid) -> dict[str, Faces | None]:
+    """Faces of every side, None where this rank does not touch it or the side is periodic.
+
+    Raises:
+        ConfigError: a formula is wrong.
+    """
+    names = (*AXES[: grid.ndim], "t", "temperature")
+    position = np.arange(grid.ncells).reshape(grid.rank_shape)
+    found = {}
+    for number, side in enumerate(SIDES[: 2 * grid.ndim]):
+        boundary = boundaries.get(side, INSULATED)
+        given = {
+            name: Expression(getattr(boundary, name), names, f"macro.boundary.{side}.{name}")
+            for name in ("temperature", "flux", "coefficient", "ambient")
+            if getattr(boundary, name) is not None
+        }
+        axis, high = divmod(number, 2)
+        dimension = grid.ndim - 1 - axis
+        edge = grid.grid_shape[dimension] if high else 0
+        owned = grid.owned[dimension]
+        touches = (owned.stop if high else owned.start) == edge
+        if not touches or boundary.kind == "periodic":
+            found[side] = None
+            continue
+        cells = np.take(position, -1 if high else 0, axis=dimension).ravel()
+        coordinates = {name: values[cells] for name, values in grid.coordinates().items()}
+        coordinates[AXES[axis]] = np.full(cells.shape, grid.size[axis] if high else 0.0)
+        found[side] = Faces(side, boundary.kind, cells, axis, grid.spacing[axis] / 2, given, coordinates)
+    return found

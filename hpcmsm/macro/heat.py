@@ -1,0 +1,97 @@
+"""Heat conduction: <rho c> dT/dt = div(K grad T) + Q on cell-centred finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hpcmsm.config import MacroSection
+from hpcmsm.expressions import Expression
+from hpcmsm.fields import Field
+from hpcmsm.grid import AXES, Grid
+from hpcmsm.kernels import Kernel
+from hpcmsm.macro.base import MacroModel
+from hpcmsm.macro.boundary import SIDES, boundary_faces
+
+TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0)
+
+
+class Heat(MacroModel):
+    """Heat conduction with a conductivity tensor that the closure gives.
+
+    Args:
+        grid: where the cells live.
+        section: the table [macro] of the case.
+        heat_capacity: function temperature (ncells,) K -> rho c (ncells,) J/(m3 K).
+    """
+
+    unknown = TEMPERATURE
+    sends = (TEMPERATURE,)
+
+    def __init__(self, grid: Grid, section: MacroSection, heat_capacity: Callable):
+        self.grid, self.heat_capacity = grid, heat_capacity
+        size = {2: 3, 3: 6}[grid.ndim]
+        self.wants = (Field("conductivity", size, "W/(m K)", "effective conductivity", spd=True),)
+        axes = AXES[: grid.ndim]
+        self.start = Expression(section.initial, axes, "macro.initial")
+        self.source = Expression(section.source, (*axes, "t", "temperature"), "macro.source")
+        self.faces = boundary_faces(section.boundary, grid)
+        self.coordinates = grid.coordinates()
+        self._local = grid.new_local()
+        self._divergence = Kernel.load("heat", f"heat_divergence_{grid.ndim}d")
+        self._coefficients = Kernel.load("heat", f"heat_coefficients_{grid.ndim}d")
+        self._ghosted_shape = tuple(n + 2 for n in grid.rank_shape)
+        self._conductivity = np.zeros((size, *self._ghosted_shape))
+        self._exchange = grid.new_vector()
+        self._arguments = self._fixed_arguments()
+
+    def initial(self) -> np.ndarray:
+        """Temperature at t = 0 in K."""
+        return self.start(**self.coordinates)
+
+    def offer(self, unknown: np.ndarray) -> dict[str, np.ndarray]:
+        """The temperature."""
+        return {TEMPERATURE.name: unknown}
+
+    def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
+        """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature."""
+        conductivity = outputs["conductivity"]
+        for component, values in enumerate(conductivity):
+            self._exchange.setArray(values)
+            self._conductivity[component] = self.grid.ghosted(self._exchange, self._local)
+        self._owned_conductivity = conductivity
+        self.capacity = self.heat_capacity(unknown)
+
+    def spatial(self, time: float, vector) -> np.ndarray:
+        """Collective. div(K grad T) + Q in W/m3, shape (ncells,)."""
+        owned = vector.getArray(readonly=True)
+        ghosted = self.grid.ghosted(vector, self._local)
+        out = np.empty(self.grid.ncells)
+        self._divergence(
+            **self._arguments,
+            **self._boundary_values(time, owned),
+            temperature=ghosted,
+            conductivity=self._conductivity,
+            divergence=out.reshape(self.grid.rank_shape),
+        )
+        if self.source.is_constant:
+            return out + float(self.source())
+        n = self.grid.ncells
+        return out + self.source(**self.coordinates, t=np.full(n, time), temperature=owned)
+
+    def linear_coefficients(self, time: float, vector) -> np.ndarray:
+        """d(div K grad T)/dT with K frozen, without cross terms: shape (1 + 2 ndim, ncells), W/(m3 K)."""
+        owned = vector.getArray(readonly=True)
+        out = np.empty((1 + 2 * self.grid.ndim, *self.grid.rank_shape))
+        self._coefficients(
+            **self._arguments,
+            **self._boundary_values(time, owned),
+            conductivity=self._conductivity,
+            coefficients=out,
+        )
+        return out.reshape(out.shape[0], -1)
+
+    def content(self, unknown: np.ndarray) -> np.ndarray:
+        """Heat content of the owned cells at the present <rho c> in J (per metre of depth in 2D)."""
+        return self.capacity * unknown * float(np.prod(self.grid.spacing))

@@ -1,0 +1,198 @@
+"""Time stepping of a macro model: PETSc TS for one-step schemes, SNES for backward differences.
+
+PETSc's own BDF keeps its history where no restart can reach it, so a run that was interrupted
+would go on with other bits than one that was not. Backward differences are short enough to be
+written here, with the history a named field of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcmsm.config import EXPLICIT, MacroSection, TimeSection
+from hpcmsm.errors import SolverError
+from hpcmsm.grid import Grid
+from hpcmsm.macro.base import MacroModel
+from hpcmsm.macro.solver import NonlinearSolver, StencilMatrix, petsc_options, set_from_options
+
+RK_TYPES = {"euler": "1fe", "rk2": "2a", "rk3": "3bs", "rk4": "4", "rk5": "5dp"}
+ARKIMEX_TYPES = {"arkimex2": "a2", "arkimex3": "3", "arkimex4": "4"}
+
+# ask(time, dt, vector): let the closure answer for this vector and hand the outputs to the model.
+Ask = Callable[[float, float, object], None]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did: the time it reached, the step proposed next, and the iterations spent."""
+
+    time: float
+    next_dt: float
+    nonlinear: int = 0
+    linear: int = 0
+
+
+class Stepper:
+    """Advances the unknown by one step.
+
+    Attributes:
+        previous: unknown one step back, shape (ncells,), for multistep schemes, else None.
+        previous_dt: length of the step before, in s; 0 before the first.
+    """
+
+    previous: np.ndarray | None = None
+    previous_dt: float = 0.0
+
+    def __init__(self, model: MacroModel, grid: Grid, time: TimeSection, macro: MacroSection, ask: Ask):
+        self.model, self.grid, self.time, self.macro, self.ask = model, grid, time, macro, ask
+
+    def advance(self, vector, step: int, now: float, dt: float) -> StepResult:
+        """Collective. Advance the global PETSc vector in place from time `now` by about dt.
+
+        Raises:
+            SolverError: the solve diverged.
+        """
+        if self.macro.coupling == "lagged":
+            self.ask(now, dt, vector)
+        return self._advance(vector, step, now, dt)
+
+    def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
+        raise NotImplementedError
+
+
+class BackwardDifferences(Stepper):
+    """Backward Euler, and BDF2 with variable steps (Hairer, Norsett, Wanner 1993, III.5)."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.second_order = self.time.scheme == "bdf2"
+        lagged = self.macro.coupling == "lagged"
+        # With lagged coefficients the problem is linear up to boundary terms.
+        rtol = max(10.0 * self.macro.linear_tolerance, 1e-13) if lagged else self.macro.picard_tolerance
+        self.solver = NonlinearSolver(self.grid, self.macro, rtol)
+        if self.second_order:
+            self.previous = np.zeros(self.grid.ncells)
+
+    def _weights(self, dt: float) -> tuple[float, float, float]:
+        """Weights of u(n+1), u(n), u(n-1) in dt du/dt."""
+        if not self.second_order or self.previous_dt == 0.0:
+            return 1.0, -1.0, 0.0
+        ratio = dt / self.previous_dt
+        return (1 + 2 * ratio) / (1 + ratio), -(1 + ratio), ratio**2 / (1 + ratio)
+
+    def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
+        new, old, older = self._weights(dt)
+        start = vector.getArray().copy()
+        history = old * start + (older * self.previous if older else 0.0)
+
+        def residual(unknown):
+            if self.macro.coupling == "picard":
+                self.ask(now + dt, dt, unknown)
+            rate = (new * unknown.getArray(readonly=True) + history) / dt
+            return self.model.capacity * rate - self.model.spatial(now + dt, unknown)
+
+        def jacobian(unknown):
+            coefficients = -self.model.linear_coefficients(now + dt, unknown)
+            coefficients[0] += new / dt * self.model.capacity
+            return coefficients
+
+        scale = float(np.sqrt(self.grid.comm.allreduce(float(np.sum((start / dt) ** 2))))) * self._capacity_scale()
+        nonlinear, linear = self.solver.solve(vector, residual, jacobian, scale, step)
+        if self.second_order:
+            self.previous = start
+        self.previous_dt = dt
+        return StepResult(now + dt, dt, nonlinear, linear)
+
+    def _capacity_scale(self) -> float:
+        from mpi4py import MPI
+
+        capacity = getattr(self.model, "capacity", None)
+        largest = 0.0 if capacity is None else float(capacity.max(initial=0.0))
+        return self.grid.comm.allreduce(largest, op=MPI.MAX)
+
+
+class OneStep(Stepper):
+    """PETSc TS: explicit Runge-Kutta, or the implicit part of an additive one (ARKIMEX)."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        from petsc4py import PETSc
+
+        self.ts = PETSc.TS().create(comm=self.grid.comm)
+        self.ts.setOptionsPrefix("macro_")
+        self._work = self.grid.new_vector()
+        explicit = self.time.scheme in EXPLICIT
+        petsc_options(self.macro, symmetric=False, ndim=self.grid.ndim)
+        (self._set_explicit if explicit else self._set_implicit)()
+        self._set_adaptivity()
+        set_from_options(self.ts, self.macro)
+        self._stage_asks = self.macro.coupling in ("stage", "picard")
+
+    def _set_explicit(self) -> None:
+        self.ts.setType("rk")
+        self.ts.setRKType(RK_TYPES[self.time.scheme])
+        self.ts.setRHSFunction(self._rate, self._work)
+
+    def _set_implicit(self) -> None:
+        self.ts.setType("arkimex")
+        self.ts.setARKIMEXType(ARKIMEX_TYPES[self.time.scheme])
+        self.matrix = StencilMatrix(self.grid)
+        self.ts.setIFunction(self._residual, self._work)
+        self.ts.setIJacobian(self._fill, self.matrix.matrix)
+        picard = self.macro.coupling == "picard"
+        rtol = self.macro.picard_tolerance if picard else 1e-8
+        self.ts.getSNES().setTolerances(rtol=rtol, stol=0.0, max_it=self.macro.max_iterations)
+
+    def _set_adaptivity(self) -> None:
+        from petsc4py import PETSc
+
+        self.ts.setTolerances(atol=self.time.tolerance, rtol=self.time.tolerance)
+        self.ts.setMaxSteps(2**30)
+        self.ts.setExactFinalTime(PETSc.TS.ExactFinalTime.MATCHSTEP)
+        self.ts.setMaxTime(self.time.end)
+        name = "macro_ts_adapt_type"
+        PETSc.Options()[name] = "basic" if self.time.adaptive else "none"
+
+    def _rate(self, ts, time, vector, out) -> None:
+        if self._stage_asks:
+            self.ask(time, ts.getTimeStep(), vector)
+        out.setArray(self.model.spatial(time, vector) / self.model.capacity)
+
+    def _residual(self, ts, time, vector, rate, out) -> None:
+        if self._stage_asks:
+            self.ask(time, ts.getTimeStep(), vector)
+        out.setArray(rate.getArray(readonly=True) - self.model.spatial(time, vector) / self.model.capacity)
+
+    def _fill(self, ts, time, vector, rate, shift, matrix, preconditioner) -> None:
+        coefficients = -self.model.linear_coefficients(time, vector) / self.model.capacity
+        coefficients[0] += shift
+        self.matrix.fill(coefficients)
+
+    def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
+        from petsc4py import PETSc
+
+        self.ts.setTime(now)
+        self.ts.setTimeStep(dt)
+        self.ts.setSolution(vector)
+        # Nothing of the step before may be used: it would be missing after a restart.
+        self.ts.restartStep()
+        before = self.ts.getSNESIterations(), self.ts.getKSPIterations()
+        try:
+            self.ts.step()
+        except PETSc.Error as error:
+            raise SolverError(
+                f"the macro step must converge, got PETSc error {error.ierr} at step {step}, t = {now:.6g} s; "
+                "lower time.step, raise macro.max_iterations, or change macro.petsc"
+            ) from None
+        nonlinear = self.ts.getSNESIterations() - before[0]
+        linear = self.ts.getKSPIterations() - before[1]
+        return StepResult(self.ts.getTime(), self.ts.getTimeStep(), nonlinear, linear)
+
+
+def make_stepper(model: MacroModel, grid: Grid, time: TimeSection, macro: MacroSection, ask: Ask) -> Stepper:
+    """The stepper for a scheme of the case file."""
+    kind = BackwardDifferences if time.scheme in ("backward_euler", "bdf2") else OneStep
+    return kind(model, grid, time, macro, ask)

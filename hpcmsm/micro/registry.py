@@ -1,0 +1,69 @@
+"""Finds the micro model that a case file names: one of ours, or a user's own "module:Class"."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from pathlib import Path
+
+from hpcmsm.config import CellField, Material, MicroSection
+from hpcmsm.errors import ConfigError
+from hpcmsm.micro.base import MicroModel
+
+# name -> module whose `from_case(section, materials, fields, folder)` builds the model.
+MODELS = {
+    "unit_cell": "hpcmsm.micro.unit_cell_case",
+    "constant": "hpcmsm.micro.constant",
+}
+
+
+def make_micro(
+    section: MicroSection, materials: dict[str, Material], fields: dict[str, CellField], folder: Path
+) -> MicroModel:
+    """The micro model of a case.
+
+    Args:
+        section: the table [micro].
+        materials, fields: those of the case.
+        folder: folder of the case file, where user modules and images are looked for.
+    Raises:
+        ConfigError: no such model, or its options are wrong.
+    """
+    if ":" in section.model:
+        return _user_model(section, folder)
+    if section.model not in MODELS:
+        close = difflib.get_close_matches(section.model, MODELS, 1)
+        advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(MODELS)}, or 'module:Class'"
+        raise ConfigError(f"micro.model must be a known model, got '{section.model}'; {advice}")
+    return importlib.import_module(MODELS[section.model]).from_case(section, materials, fields, folder)
+
+
+def _user_model(section: MicroSection, folder: Path) -> MicroModel:
+    """Import "module:Class" from the case file's folder or the Python path, and construct it."""
+    module_name, _, class_name = section.model.partition(":")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0]:
+            raise
+        raise ConfigError(
+            f"micro.model must name a module that can be imported, got '{section.model}'; put {module_name}.py "
+            f"beside the case file ({folder}) or on PYTHONPATH"
+        ) from None
+    kind = getattr(module, class_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, MicroModel)):
+        raise ConfigError(
+            f"micro.model must name a subclass of hpcmsm.micro.base.MicroModel, got '{section.model}'; "
+            f"{class_name!r} in {module_name} is {'missing' if kind is None else 'something else'}"
+        )
+    try:
+        return kind(**section.options)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise ConfigError(
+            f"[micro] must hold the options of {class_name}, got {section.options} ({error}); correct them"
+        ) from None

@@ -1,0 +1,298 @@
+"""`Simulation`: the loop that advances both scales, and writes what is due."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from hpcmsm.assembly import Parts, build
+from hpcmsm.batch import Answer, Batch
+from hpcmsm.config import Case, parse_case
+from hpcmsm.errors import ConfigError, SolverError
+from hpcmsm.fields import rows_of
+from hpcmsm.io.checkpoint import CheckpointData, newest_checkpoint, read_checkpoint, write_checkpoint
+from hpcmsm.io.snapshots import SnapshotWriter
+from hpcmsm.macro.stepping import make_stepper
+from hpcmsm.micro.trial import try_out
+from hpcmsm.output import Output, SOURCE, snapshot_fields
+from hpcmsm.parallel import together
+from hpcmsm.progress import Progress
+from hpcmsm.provenance import provenance
+
+
+class Simulation:
+    """A coupled run of both scales.
+
+    Args:
+        case: the checked case.
+        comm: communicator of all ranks.
+        folder: folder of the case file, where user modules and images are.
+        output: folder that takes everything the run writes.
+        quiet: no progress on the terminal.
+    """
+
+    def __init__(self, case: Case, comm, folder: Path, output: Path, quiet: bool = False):
+        self.case, self.comm, self.folder = case, comm, folder
+        self.started = perf_counter()
+        self.parts: Parts = build(case, comm, folder)
+        self.grid, self.macro, self.closure = self.parts.grid, self.parts.macro, self.parts.closure
+        self.timers = self.parts.timers
+        self.micro = self.parts.micro
+        self.stepper = make_stepper(self.macro, self.grid, case.time, case.macro, self._ask)
+        self.vector = self.grid.new_vector()
+        self.vector.setArray(self.macro.initial())
+        self.step, self.time, self.dt = 0, 0.0, case.time.step
+        self.state = self.micro.initial_state(self._inputs(self.vector.getArray(readonly=True)))
+        self.answer: Answer | None = None
+        self.iteration = 0
+        self.output = Output(output, comm)
+        self.provenance = {**provenance(comm), "case_folder": str(folder.resolve())}
+        self.quiet = quiet
+
+    # -- the seam ------------------------------------------------------------------------------
+
+    def _inputs(self, unknown: np.ndarray) -> np.ndarray:
+        offered = self.macro.offer(unknown)
+        fixed = {name: values for name, (_, values) in self.parts.cell_fields.items()}
+        rows = [np.atleast_2d({**fixed, **offered}[field.name]) for field in self.micro.inputs]
+        return np.ascontiguousarray(np.concatenate(rows))
+
+    def _batch(self, unknown: np.ndarray, time: float, dt: float) -> Batch:
+        inputs = self._inputs(unknown)
+        return Batch(self.grid.ids, inputs, self.state, time, dt, self.step + 1, self.iteration)
+
+    def _ask(self, time: float, dt: float, vector) -> None:
+        """Collective. Let the closure answer for a macro field, and hand the outputs to the macro model."""
+        unknown = vector.getArray(readonly=True)
+        with self.timers.phase("coupling"):
+            batch = self._batch(unknown, time, dt)
+            self.answer = self.closure.evaluate(batch)
+            self.iteration += 1
+            rows = rows_of(self.closure.outputs)
+            outputs = {field.name: self.answer.outputs[rows[field.name]] for field in self.macro.wants}
+            self.macro.use(unknown, outputs)
+
+    def try_micro(self) -> None:
+        """Collective. The trial call of the micro model, see micro/trial.py."""
+        with together(self.comm):
+            try_out(self.micro, self._batch(self.vector.getArray(readonly=True), self.time, self.dt))
+
+    # -- start, restart ------------------------------------------------------------------------
+
+    def start(self, overwrite: bool = False) -> None:
+        """Collective. Begin at t = 0 in an output folder that holds no run yet."""
+        self.output.create(self.case.to_toml(), overwrite)
+        self.try_micro()
+        self.snapshots = SnapshotWriter(self.output.folder, self.grid, snapshot_fields(self.parts))
+        self._ask(self.time, self.dt, self.vector)
+        self.output.log(0, self.time, 0.0, self.closure.finish_step(0), 0, perf_counter() - self.started)
+        self._write_snapshot()
+
+    @classmethod
+    def resume(cls, output: Path, comm, overrides: list[str] = (), quiet: bool = False) -> Simulation:
+        """Collective. Continue from the newest whole checkpoint of an output folder, on any ranks.
+
+        Raises:
+            CheckpointError: there is none, or it does not fit.
+        """
+        path, notes = newest_checkpoint(output, comm)
+        text, facts = read_case_of(path)
+        case = parse_case(text, f"{path.name}:config", overrides)
+        simulation = cls(case, comm, Path(facts.get("case_folder", ".")), output, quiet)
+        simulation._load(path)
+        simulation.provenance["resumed_from"] = path.name
+        for note in notes:
+            simulation.output.say(note)
+        return simulation
+
+    def _cell_fields(self) -> dict:
+        """Everything that lives in cells and must survive, by name: (field, array (size, ncells))."""
+        unknown = self.macro.unknown
+        fields = {f"macro/{unknown.name}": (unknown, np.atleast_2d(self.vector.getArray(readonly=True)))}
+        if self.stepper.previous is not None:
+            fields[f"macro/previous_{unknown.name}"] = (unknown, np.atleast_2d(self.stepper.previous))
+        for field in self.micro.state:
+            fields[f"micro/{field.name}"] = (field, self.state[rows_of(self.micro.state)[field.name]])
+        return fields
+
+    def _load(self, path: Path) -> None:
+        wanted = {name: field for name, (field, _) in self._cell_fields().items()}
+        data = read_checkpoint(path, self.grid, wanted)
+        self.step, self.time, self.dt = data.step, data.time, data.dt
+        arrays = {name: array for name, (_, array) in data.cell_fields.items()}
+        unknown = self.macro.unknown.name
+        self.vector.setArray(arrays[f"macro/{unknown}"].ravel())
+        if self.stepper.previous is not None:
+            self.stepper.previous = arrays[f"macro/previous_{unknown}"].ravel()
+        self.stepper.previous_dt = float(data.arrays["stepper/previous_dt"][0])
+        if self.micro.state:
+            self.state = np.concatenate([arrays[f"micro/{field.name}"] for field in self.micro.state])
+        prefix = "closure/"
+        self.closure.load_state(
+            {name[len(prefix) :]: a for name, a in data.arrays.items() if name.startswith(prefix)}
+        )
+        self.output.reopen(self.step)
+        self.snapshots = SnapshotWriter(self.output.folder, self.grid, snapshot_fields(self.parts))
+        self.snapshots.truncate(self.step)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    @property
+    def total_steps(self) -> int | None:
+        """Number of steps of the whole run where dt is fixed."""
+        if self.case.time.adaptive:
+            return None
+        return max(1, math.ceil(self.case.time.end / self.case.time.step - 1e-9))
+
+    def run(self) -> dict:
+        """Collective. Advance to the end; returns the summary, equal on every rank."""
+        progress = self._progress()
+        while not self._finished():
+            figures = self._advance()
+            self._write_due()
+            if progress:
+                calls = figures.get("calls") or 1
+                gated = self.case.surrogate.enabled
+                progress.update(self.step, self.time, self.dt, figures["accepted"] / calls if gated else None)
+        if progress:
+            progress.close()
+        return self._finish()
+
+    def _progress(self) -> Progress | None:
+        if self.comm.rank != 0:
+            return None
+        return Progress(self.total_steps, self.case.time.end, quiet=self.quiet)
+
+    def _finished(self) -> bool:
+        if self.total_steps is not None:
+            return self.step >= self.total_steps
+        return self.time >= self.case.time.end * (1.0 - 1e-12)
+
+    def _next_dt(self) -> float:
+        """Length of the coming step: the last one ends exactly at time.end."""
+        if self.total_steps is None:
+            return min(self.dt, self.case.time.end - self.time)
+        last = self.step + 1 == self.total_steps
+        return self.case.time.end - self.time if last else self.case.time.step
+
+    def _advance(self) -> dict:
+        if self.step >= self.case.time.max_steps:
+            raise SolverError(
+                f"time.max_steps must suffice to reach time.end, got {self.case.time.max_steps} at "
+                f"t = {self.time:.6g} s; raise it or loosen time.tolerance"
+            )
+        began = perf_counter()
+        self.iteration = 0
+        dt = self._next_dt()
+        with self.timers.phase("macro"):
+            result = self.stepper.advance(self.vector, self.step + 1, self.time, dt)
+        self._check_finite()
+        self.step += 1
+        before, self.time = self.time, result.time
+        if self.total_steps is not None:
+            # Counted, not added up: rounding must not drift over many steps.
+            self.time = min(self.step * self.case.time.step, self.case.time.end)
+        self.dt = result.next_dt
+        self.state = self.answer.state
+        figures = self.closure.finish_step(self.step)
+        iterations = result.linear
+        self.output.log(
+            self.step, self.time, self.time - before, figures, iterations, perf_counter() - began
+        )
+        return figures
+
+    def _check_finite(self) -> None:
+        values = self.vector.getArray(readonly=True)
+        bad = self.comm.allreduce(int(values.size - np.isfinite(values).sum()))
+        if bad:
+            raise SolverError(
+                f"{self.macro.unknown.name} must stay finite, got {bad} values that are not after step "
+                f"{self.step + 1}; lower time.step (explicit schemes are stable only for small steps)"
+            )
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def _write_due(self) -> None:
+        last = self._finished()
+        every = self.case.snapshots.every
+        if last or (every and self.step % every == 0):
+            self._write_snapshot()
+        every = self.case.checkpoint.every
+        if last or (every and self.step % every == 0):
+            self._write_checkpoint()
+
+    def _write_snapshot(self) -> None:
+        with self.timers.phase("snapshot"):
+            arrays = {self.macro.unknown.name: self.vector.getArray(readonly=True)}
+            for field in self.closure.outputs:
+                arrays[field.name] = self.answer.outputs[rows_of(self.closure.outputs)[field.name]]
+            for field in self.micro.state:
+                arrays[field.name] = self.state[rows_of(self.micro.state)[field.name]]
+            arrays.update({name: values for name, (_, values) in self.parts.cell_fields.items()})
+            arrays[SOURCE.name] = self.answer.source
+            arrays = {name: np.atleast_2d(np.asarray(a, dtype=np.float64)) for name, a in arrays.items()}
+            self.snapshots.write(self.step, self.time, arrays)
+
+    def _write_checkpoint(self) -> None:
+        with self.timers.phase("checkpoint"):
+            arrays = {f"closure/{name}": array for name, array in self.closure.state().items()}
+            arrays["stepper/previous_dt"] = np.array([self.stepper.previous_dt])
+            data = CheckpointData(
+                self.step,
+                self.time,
+                self.dt,
+                self._cell_fields(),
+                arrays,
+                self.case.to_toml(),
+                self.provenance,
+            )
+            write_checkpoint(self.output.folder, data, self.grid, self.case.checkpoint.keep)
+
+    def _finish(self) -> dict:
+        summary = {
+            "case": self.case.title,
+            "hpcmsm": self.provenance["hpcmsm"],
+            "nranks": self.comm.size,
+            "cells": self.grid.total_cells,
+            "steps": self.step,
+            "time": self.time,
+            "wall_time": perf_counter() - self.started,
+            **self.closure.totals(),
+            "phases": self.timers.over_ranks(self.comm),
+            "fields": self._ranges(),
+            "files": self.output.files(),
+            "provenance": self.provenance,
+        }
+        self.output.write_summary(summary)
+        return summary
+
+    def _ranges(self) -> dict:
+        from mpi4py import MPI
+
+        unknown = self.macro.unknown
+        fields = [(unknown, np.atleast_2d(self.vector.getArray(readonly=True)))]
+        rows = rows_of(self.closure.outputs)
+        if self.answer is not None:
+            fields += [(field, self.answer.outputs[rows[field.name]]) for field in self.closure.outputs]
+        ranges = {}
+        for field, array in fields:
+            for name, row in zip(field.component_names, array, strict=True):
+                low = self.comm.allreduce(float(row.min(initial=np.inf)), op=MPI.MIN)
+                high = self.comm.allreduce(float(row.max(initial=-np.inf)), op=MPI.MAX)
+                ranges[name] = {"unit": field.unit, "min": low, "max": high}
+        return ranges
+
+
+def read_case_of(path: Path) -> tuple[str, dict]:
+    """The case text and the provenance that a checkpoint carries."""
+    from hpcmsm.io.checkpoint import read_header
+
+    header = read_header(path)
+    provenance = header.provenance
+    return header.config, json.loads(provenance) if isinstance(provenance, str) else provenance
+
+
