@@ -30,13 +30,25 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.11",
     # The kernel sources and job templates lie at the top level and become data of the package.
-    packages=[*find_packages(include=["hpcmsm", "hpcmsm.*"]), "hpcmsm.kernel_sources", "hpcmsm.job_templates"],
+    packages=[
+        *find_packages(include=["hpcmsm", "hpcmsm.*"]),
+        "hpcmsm.kernel_sources",
+        "hpcmsm.job_templates",
+    ],
     package_dir={"hpcmsm.kernel_sources": "kernels", "hpcmsm.job_templates": "jobs"},
     package_data={
         "hpcmsm.kernel_sources": ["*.c", "*.h", "*.md"],
         "hpcmsm.job_templates": ["*.slurm", "*.pbs"],
     },
-    install_requires=["numpy>=1.24", "scipy", "mpi4py>=3.1", "pydantic>=2", "matplotlib", "torch>=2.4"],
+    install_requires=[
+        "numpy>=1.24",
+        "scipy",
+        "mpi4py>=3.1",
+        "pydantic>=2",
+        "tomli-w",
+        "matplotlib",
+        "torch>=2.4",
+    ],
     extras_require={
         "gpu": ["cupy-cuda12x"],
         "vtk": ["vtk"],

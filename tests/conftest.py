@@ -39,7 +39,9 @@ def agree():
 
 def _agree(comm, ok, text: str = "") -> None:
     answers = comm.allgather(None if ok else str(text))
-    bad = [f"rank {rank} of {comm.size}: {answer}" for rank, answer in enumerate(answers) if answer is not None]
+    bad = [
+        f"rank {rank} of {comm.size}: {answer}" for rank, answer in enumerate(answers) if answer is not None
+    ]
     if bad:
         raise CollectiveFailure("\n".join(bad))
 
@@ -110,7 +112,7 @@ class Counts:
 
     def __init__(self, path: Path):
         self.path = path
-        self.counts = {"passed": 0, "failed": 0, "skipped": 0, "running": ""}
+        self.counts = {"passed": 0, "failed": 0, "skipped": 0, "running": "", "finished": False}
         self._write()
 
     def _write(self):
@@ -133,3 +135,7 @@ class Counts:
         if not report.passed:
             self.counts[report.outcome] += 1
             self._write()
+
+    def pytest_sessionfinish(self):
+        self.counts["finished"] = True
+        self._write()

@@ -56,7 +56,9 @@ def command(nranks: int, args) -> list[str]:
     return [*(launcher if nranks else []), *words, *rest]
 
 
-def launch(nranks: int, args, timeout: float = 120, cwd=None, **environment: str) -> subprocess.CompletedProcess:
+def launch(
+    nranks: int, args, timeout: float = 120, cwd=None, **environment: str
+) -> subprocess.CompletedProcess:
     """Run a program to its end; its return code, stdout and stderr (text).
 
     A job that outlives the timeout is killed and returns 124 (see `timeout(1)`).
