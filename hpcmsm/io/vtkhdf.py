@@ -1,0 +1,96 @@
+"""The index of the snapshots: VTKHDF ImageData with time steps, made of virtual datasets.
+
+Source of the format: VTK file formats, section VTKHDF, docs.vtk.org.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcmsm.fields import Field
+from hpcmsm.io.blocks import Layout
+from hpcmsm.io.sealed import describe_dataset
+from hpcmsm.io.store import h5py, write_whole
+
+INDEX = "fields.vtkhdf"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A snapshot file as its index sees it.
+
+    Args:
+        name: file name.
+        step, time: of the snapshot; time in s.
+        grid: grid_shape, cells, size, periodic.
+        datasets: field, shape and type of each dataset, by name.
+    """
+
+    name: str
+    step: int
+    time: float
+    grid: dict
+    datasets: dict[str, tuple[Field, tuple[int, ...], np.dtype]]
+
+
+def write_index(folder: Path, pieces: list[Piece]) -> None:
+    """Write the index of the snapshots, on one rank; without snapshots there is none.
+
+    Raises:
+        SetupError: the folder is not writable or the disk is full.
+    """
+    path = Path(folder) / INDEX
+    if pieces:
+        write_whole(MPI.COMM_SELF, path, lambda h5file: _fill(h5file, pieces))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fill(h5file, pieces: list[Piece]) -> None:
+    h5file.attrs["kind"] = np.bytes_(b"snapshot index")
+    h5file.create_dataset("step", data=np.array([piece.step for piece in pieces], np.int64))
+    root = h5file.create_group("VTKHDF")
+    _describe_grid(root, pieces[-1].grid)
+    steps = root.create_group("Steps")
+    steps.attrs["NSteps"] = len(pieces)
+    steps.create_dataset("Values", data=np.array([piece.time for piece in pieces], float))
+    cell_data = root.create_group("CellData")
+    for name, last in pieces[-1].datasets.items():
+        # One array over time needs the same shape and type in every snapshot.
+        if all(piece.datasets.get(name, last)[1:] == last[1:] for piece in pieces if name in piece.datasets):
+            _add_virtual(cell_data, name, pieces)
+
+
+def _describe_grid(root, grid: dict) -> None:
+    """Attributes of ImageData. A 2D grid is a layer of one cell, as thick as the cells are wide."""
+    cells, size = list(grid["cells"]), list(grid["size"])
+    spacing = [length / n for length, n in zip(size, cells, strict=True)]
+    if len(cells) == 2:
+        cells, spacing = [*cells, 1], [*spacing, min(spacing)]
+    root.attrs["Version"] = np.array([2, 0], np.int64)
+    root.attrs["Type"] = np.bytes_(b"ImageData")
+    root.attrs["WholeExtent"] = np.array([0, cells[0], 0, cells[1], 0, cells[2]], np.int64)
+    root.attrs["Origin"] = np.zeros(3)
+    root.attrs["Spacing"] = np.array(spacing)
+    root.attrs["Direction"] = np.eye(3).ravel()
+
+
+def _add_virtual(group, name: str, pieces: list[Piece]) -> None:
+    """A dataset (nsteps, nz, ny, nx[, size]) that is read from the snapshot files."""
+    field, shape, dtype = pieces[-1].datasets[name]
+    is_2d = len(pieces[-1].grid["cells"]) == 2
+    whole = h5py.h5s.create_simple((len(pieces), *((1,) if is_2d else ()), *shape))
+    source = h5py.h5s.create_simple(shape)
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    # h5py's own VirtualLayout takes five times as long, and this is done after each snapshot.
+    for number, piece in enumerate(pieces):
+        start = (number, *[0] * (len(whole.shape) - 1))
+        whole.select_hyperslab(start, (1, *whole.shape[1:]))
+        creation.set_virtual(whole, piece.name.encode(), f"/cells/{name}".encode(), source)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    identifier = h5py.h5d.create(group.id, name.encode(), kind, whole, creation)
+    describe_dataset(h5py.Dataset(identifier), field, Layout.of(field, True))
