@@ -30,6 +30,11 @@ typedef unsigned char byte;
         for (long x = hp_cell % (nx), y = hp_cell / (nx) % (ny), z = hp_cell / (nx) / (ny), hp_once = 1; \
              hp_once; hp_once = 0)
 
+#define FOR_EACH_ROW(row, nrows) for (long row = blockIdx.x; row < (nrows); row += gridDim.x)
+#define FOR_EACH_IN_ROW(x, first, last) for (long x = (first) + threadIdx.x; x < (last); x += blockDim.x)
+#define ROW_BARRIER __syncthreads()
+#define ROW_ONCE if (threadIdx.x == 0)
+
 #define LANES 1
 #define FOR_EACH_TEAM(team, ncells) for (long team = blockIdx.x; team < (ncells); team += gridDim.x)
 #define FOR_EACH_POINT(i, npoint) for (long i = threadIdx.x; i < (npoint); i += blockDim.x)
@@ -137,6 +142,13 @@ int omp_get_thread_num(void);
         for (long y = 0; y < (ny); ++y)                                                 \
             HP_PRAGMA(omp simd)                                                         \
             for (long x = 0; x < (nx); ++x)
+
+#define FOR_EACH_ROW(row, nrows)                                            \
+    HP_PRAGMA(omp parallel for schedule(static) num_threads(hpcmsm_threads)) \
+    for (long row = 0; row < (nrows); ++row)
+#define FOR_EACH_IN_ROW(x, first, last) HP_PRAGMA(omp simd) for (long x = (first); x < (last); ++x)
+#define ROW_BARRIER ((void)0)
+#define ROW_ONCE
 
 #ifndef LANES
 #define LANES (64 / (int)sizeof(real))
@@ -316,5 +328,5 @@ INLINE real hp_log(real x)
     real value = k * HP_LN2_HIGH - ((s * (f - z * hp_log_tail(z)) - k * HP_LN2_LOW) - f);
     value = x > HP_LARGEST ? x : value;
     value = x == 0 ? -1 / hp_abs(x) : value;
-    return x >= 0 ? value : (x - x) / 0; /* a NaN for negative numbers and NaNs */
+    return x >= 0 ? value : (x - x) / (x - x); /* a NaN for negative numbers and NaNs */
 }

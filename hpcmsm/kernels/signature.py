@@ -19,8 +19,9 @@ _FUNCTION = re.compile(r"^KERNEL\s+(\w+)\s*\(", re.MULTILINE)
 _ARGUMENT = re.compile(
     r"^\s*(const\s+)?(\w+)\s*(\*?)\s*(?:__restrict__\s+)?(\w+)\s*,?\s*\)?\s*\{?\s*//\s*(.*)$"
 )
-_COMMENT = re.compile(r"^(optional|scratch)?\s*(?:(\(.*?\))\s*(?=\[|$))?\s*(?:\[(.*?)\])?\s*(.*)$")
-_LOOP = re.compile(r"\bFOR_EACH_(CELL_2D|CELL_3D|CELL|TEAM)\s*\(((?:[^()]|\([^()]*\))*)\)")
+_SHAPE = re.compile(r"^(optional|scratch)?\s*\(((?:[^()]|\([^()]*\))*)\)")
+_UNIT = re.compile(r"^\s*(?:\[(.*?)\])?\s*(.*)$")
+_LOOP = re.compile(r"\bFOR_EACH_(CELL_2D|CELL_3D|CELL|ROW|TEAM)\s*\(((?:[^()]|\([^()]*\))*)\)")
 _TOKEN = re.compile(r"\s*(\d+|[A-Za-z_]\w*|[-+*()])")
 
 
@@ -59,8 +60,8 @@ class Signature:
     Args:
         name: of the function.
         arguments: in the order of the source.
-        kind: "cell" or "team", from the outermost FOR_EACH loop.
-        ncells: expressions whose product is the number of cells.
+        kind: "cell", "row" or "team", from the outermost FOR_EACH loop.
+        ncells: expressions whose product is the number of cells (or rows).
     """
 
     name: str
@@ -170,12 +171,16 @@ def _argument(line: str, where: str) -> Argument:
             f"got '{line.strip()}'{where}; see kernels/README.md"
         )
     const, kind, star, name, comment = match.groups()
-    role, shape, unit, about = _COMMENT.match(comment).groups()
-    if bool(star) != bool(shape):
-        rule = "an array's comment must begin with its shape" if star else "a number has no shape"
-        raise KernelError(f"{rule}, got '{line.strip()}'{where}; see kernels/README.md")
-    sizes = tuple(part.strip() for part in shape[1:-1].split(",") if part.strip()) if star else ()
-    return Argument(name, kind, bool(star), bool(const), sizes, role or "", unit or "1", about.strip())
+    shape = _SHAPE.match(comment) if star else None
+    if star and shape is None:
+        raise KernelError(
+            f"the comment of an array must begin with its shape, got '{line.strip()}'{where}; "
+            "see kernels/README.md"
+        )
+    unit, about = _UNIT.match(comment[shape.end() if shape else 0 :]).groups()
+    role, sizes = (shape[1] or "", shape[2].split(",")) if shape else ("", ())
+    sizes = tuple(size.strip() for size in sizes)
+    return Argument(name, kind, bool(star), bool(const), sizes, role, unit or "1", about.strip())
 
 
 def _outer_loop(body: str, where: str) -> tuple[str, tuple[str, ...]]:
@@ -183,8 +188,8 @@ def _outer_loop(body: str, where: str) -> tuple[str, tuple[str, ...]]:
     loop = _LOOP.search(re.sub(r"//[^\n]*", "", body))
     if loop is None:
         raise KernelError(
-            f"a kernel must loop with FOR_EACH_CELL or FOR_EACH_TEAM, got none{where}; see kernels/README.md"
+            f"a kernel must loop with FOR_EACH_CELL, _ROW or _TEAM, got none{where}; see kernels/README.md"
         )
     words = [word.strip() for word in loop[2].split(",")]
     nindex = {"CELL_2D": 2, "CELL_3D": 3}.get(loop[1], 1)
-    return ("team" if loop[1] == "TEAM" else "cell"), tuple(words[nindex:])
+    return loop[1].split("_")[0].lower(), tuple(words[nindex:])
