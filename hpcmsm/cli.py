@@ -190,9 +190,9 @@ def compare(options) -> int:
     from hpcmsm.io.inspect import compare as compare_files
     from hpcmsm.io.inspect import comparison_table
 
-    comparison = compare_files(options.first, options.second)
-    print(comparison_table(comparison))
-    return 0 if comparison.equal else 1
+    rows, equal = compare_files(options.first, options.second)
+    print(comparison_table(rows, equal))
+    return 0 if equal else 1
 
 
 def _add_doctor(commands) -> None:
@@ -225,7 +225,11 @@ def submit(options) -> int:
     """hpcmsm submit CASE"""
     from hpcmsm.jobs import submit as submit_job
 
-    return submit_job(options)
+    chosen = {
+        name: getattr(options, name) for name in ("nodes", "ntasks_per_node", "time", "partition", "account", "output")
+    }
+    print(submit_job(options.case, dry_run=options.dry_run, **chosen))
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from hpcmsm.config import Case, parse_case
 from hpcmsm.errors import ConfigError, SolverError
 from hpcmsm.fields import rows_of
 from hpcmsm.io.checkpoint import CheckpointData, newest_checkpoint, read_checkpoint, write_checkpoint
+from hpcmsm.io.sealed import open_sealed
 from hpcmsm.io.snapshots import SnapshotWriter
 from hpcmsm.macro.stepping import make_stepper
 from hpcmsm.micro.trial import try_out
@@ -289,10 +290,5 @@ class Simulation:
 
 def read_case_of(path: Path) -> tuple[str, dict]:
     """The case text and the provenance that a checkpoint carries."""
-    from hpcmsm.io.checkpoint import read_header
-
-    header = read_header(path)
-    provenance = header.provenance
-    return header.config, json.loads(provenance) if isinstance(provenance, str) else provenance
-
-
+    with open_sealed(path, "checkpoint") as reader:
+        return reader.text("config"), json.loads(reader.text("provenance"))

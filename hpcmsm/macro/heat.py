@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 
@@ -40,11 +41,43 @@ class Heat(MacroModel):
         self.coordinates = grid.coordinates()
         self._local = grid.new_local()
         self._divergence = Kernel.load("heat", f"heat_divergence_{grid.ndim}d")
-        self._coefficients = Kernel.load("heat", f"heat_coefficients_{grid.ndim}d")
         self._ghosted_shape = tuple(n + 2 for n in grid.rank_shape)
         self._conductivity = np.zeros((size, *self._ghosted_shape))
         self._exchange = grid.new_vector()
         self._arguments = self._fixed_arguments()
+        self._sides = {axis: np.zeros((2, 3, *self._face_shape(axis))) for axis in range(grid.ndim)}
+        self._cross = 0
+
+    @cached_property
+    def _coefficients(self) -> Kernel:
+        """Only implicit schemes need it."""
+        return Kernel.load("heat", f"heat_coefficients_{self.grid.ndim}d")
+
+    def _face_shape(self, axis: int) -> tuple[int, ...]:
+        """Shape of the owned block's face across an axis, in array order."""
+        shape = list(self.grid.rank_shape)
+        del shape[self.grid.ndim - 1 - axis]
+        return tuple(shape)
+
+    def _fixed_arguments(self) -> dict:
+        """Arguments of the kernels that never change."""
+        sizes = {f"n{AXES[axis]}": n for axis, n in enumerate(reversed(self.grid.rank_shape))}
+        widths = {f"h{AXES[axis]}": h for axis, h in enumerate(self.grid.spacing)}
+        physical = [int(self.faces[side] is not None) for side in SIDES[: 2 * self.grid.ndim]]
+        return {**sizes, **widths, "physical": np.array(physical, dtype=np.int32)}
+
+    def _side_values(self, time: float, owned: np.ndarray) -> dict[str, np.ndarray]:
+        """What is given at the sides: coefficient, value, flux, each face of this rank's block."""
+        for number, side in enumerate(SIDES[: 2 * self.grid.ndim]):
+            faces = self.faces[side]
+            if faces is None:
+                continue
+            axis, high = divmod(number, 2)
+            target = self._sides[axis][high]
+            values = faces.evaluate(time, owned, self._owned_conductivity)
+            for row, value in zip(target, values, strict=True):
+                row[...] = value.reshape(row.shape)
+        return {f"side_{AXES[axis]}": values for axis, values in self._sides.items()}
 
     def initial(self) -> np.ndarray:
         """Temperature at t = 0 in K."""
@@ -61,6 +94,7 @@ class Heat(MacroModel):
             self._exchange.setArray(values)
             self._conductivity[component] = self.grid.ghosted(self._exchange, self._local)
         self._owned_conductivity = conductivity
+        self._cross = int(self._conductivity[self.grid.ndim :].any())
         self.capacity = self.heat_capacity(unknown)
 
     def spatial(self, time: float, vector) -> np.ndarray:
@@ -70,9 +104,10 @@ class Heat(MacroModel):
         out = np.empty(self.grid.ncells)
         self._divergence(
             **self._arguments,
-            **self._boundary_values(time, owned),
-            temperature=ghosted,
+            **self._side_values(time, owned),
+            cross=self._cross,
             conductivity=self._conductivity,
+            temperature=ghosted,
             divergence=out.reshape(self.grid.rank_shape),
         )
         if self.source.is_constant:
@@ -86,7 +121,7 @@ class Heat(MacroModel):
         out = np.empty((1 + 2 * self.grid.ndim, *self.grid.rank_shape))
         self._coefficients(
             **self._arguments,
-            **self._boundary_values(time, owned),
+            **self._side_values(time, owned),
             conductivity=self._conductivity,
             coefficients=out,
         )
