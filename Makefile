@@ -30,7 +30,7 @@ export PYTHON VENV TORCH
 .PHONY: run test setup setup-dev lint benchmark clean distclean
 
 run: setup
-	$(MPIRUN) -n $(NRANKS) $(BIN)/hpcmsm run cases/$(CASE).toml -o $(RESULTS)
+	$(MPIRUN) -n $(NRANKS) $(BIN)/hpcmsm run cases/$(CASE).toml -o $(RESULTS) --overwrite
 
 test: setup-dev
 	@$(BIN)/python tests/run_all
