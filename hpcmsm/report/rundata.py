@@ -1,0 +1,174 @@
+"""What a run has left in its folder, read once and checked."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hpcmsm.errors import CheckpointError, ConfigError
+from hpcmsm.fields import SPD_COMPONENTS, Field
+
+
+@dataclass
+class History:
+    """One field over the snapshots.
+
+    Attributes:
+        components: names of the components, ("",) for a scalar.
+        values: shape (nsnapshots, ncomponent, [nz,] ny, nx), in `unit`.
+    """
+
+    name: str
+    unit: str
+    components: tuple[str, ...]
+    values: np.ndarray
+
+    @property
+    def changes(self) -> bool:
+        """Whether any cell ever has another value than in the first snapshot."""
+        return bool(np.any(self.values[1:] != self.values[:1]))
+
+
+@dataclass
+class Run:
+    """A run as the report sees it; what is missing is empty.
+
+    Attributes:
+        config, config_text: the effective case.
+        summary: summary.json, None for an unfinished run.
+        steps: columns of steps.csv, each of shape (nrows,); nan where a field is empty.
+        times: times of the snapshots in s, shape (nsnapshots,).
+        size: side lengths of the grid in m along x, y[, z].
+    """
+
+    folder: Path
+    config: dict = field(default_factory=dict)
+    config_text: str = ""
+    summary: dict | None = None
+    steps: dict[str, np.ndarray] = field(default_factory=dict)
+    times: np.ndarray = field(default_factory=lambda: np.empty(0))
+    histories: list[History] = field(default_factory=list)
+    size: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return (self.summary or {}).get("case") or self.folder.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        return self.summary is not None
+
+    @property
+    def has_surrogate(self) -> bool:
+        """What the case says; where there is none, whether any cell was answered by a surrogate."""
+        enabled = self.config.get("surrogate", {}).get("enabled")
+        if enabled is not None:
+            return bool(enabled)
+        return any(np.nansum(self.column(name)) > 0 for name in ("accepted", "audited"))
+
+    @property
+    def tolerance(self) -> float | None:
+        """Error that the gate allows, relative to the scale of the output."""
+        given = (self.summary or {}).get("tolerance")
+        return given if given is not None else self.config.get("gate", {}).get("tolerance")
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of steps.csv, all nan if it has none of that name."""
+        nrows = len(next(iter(self.steps.values()), ()))
+        return self.steps.get(name, np.full(nrows, np.nan))
+
+
+def read_run(folder: Path) -> Run:
+    """Read the output folder of a run.
+
+    Raises:
+        ConfigError: there is no such folder.
+        CheckpointError: it holds no run, or a damaged file.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"DIR must be the output folder of a run, got '{folder}'; check the path")
+    parts = ("case.toml", "summary.json", "steps.csv", "snapshots")
+    if not any((folder / part).exists() for part in parts):
+        raise CheckpointError(
+            f"DIR must hold a run ({', '.join(parts)}), got '{folder}' with none of them; "
+            "give the folder that 'hpcmsm run -o' wrote"
+        )
+    run = Run(folder, summary=_read_json(folder / "summary.json"), steps=_read_steps(folder / "steps.csv"))
+    if (folder / "case.toml").exists():
+        run.config_text = _read_text(folder / "case.toml")
+        run.config = _parse(tomllib.loads, run.config_text, folder / "case.toml")
+    _read_fields(run)
+    return run
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _parse(parser, text: str, path: Path):
+    try:
+        return parser(text)
+    except ValueError as error:  # what json and tomllib raise derives from it
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error) -> CheckpointError:
+    reason = " ".join(str(error).split())
+    return CheckpointError(
+        f"'{path.name}' must be as the run wrote it, got something unreadable in '{path}' ({reason}); "
+        "restore it, or resume the run to write it anew"
+    )
+
+
+def _read_json(path: Path) -> dict | None:
+    return _parse(json.loads, _read_text(path), path) if path.exists() else None
+
+
+def _read_steps(path: Path) -> dict[str, np.ndarray]:
+    """Columns of steps.csv; a last row cut short by the end of the run is left out."""
+    if not path.exists():
+        return {}
+    header, *rows = list(csv.reader(_read_text(path).splitlines())) or [[]]
+    if rows and len(rows[-1]) < len(header):
+        rows.pop()
+    # A resumed run may have repeated steps that lay behind its checkpoint: the later row counts.
+    latest = {}
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise _damaged(path, f"line {number} has {len(row)} fields, not {len(header)}")
+        latest[row[0]] = [_parse(lambda text: float(text or "nan"), cell, path) for cell in row]
+    ordered = sorted(latest.values(), key=lambda row: row[0])
+    table = np.array(ordered, dtype=float).reshape(len(ordered), len(header))
+    return dict(zip(header, table.T, strict=True))
+
+
+def _read_fields(run: Run) -> None:
+    """The fields of all snapshots, if there are any."""
+    if not (run.folder / "snapshots").is_dir():
+        return
+    # Only here: a run without snapshots can be reported where HDF5 is missing.
+    from hpcmsm.io.snapshots import read_snapshots, snapshot_paths
+
+    if not snapshot_paths(run.folder / "snapshots"):
+        return
+    snapshots = read_snapshots(run.folder)
+    run.times, run.size = snapshots.times, snapshots.size
+    run.histories = [
+        History(name, declared.unit, component_labels(declared), snapshots.arrays[name])
+        for name, declared in snapshots.fields.items()
+    ]
+
+
+def component_labels(declared: Field) -> tuple[str, ...]:
+    """What tells the components of a field apart in a picture: xx, yy, xy; or 0, 1, ...; or nothing."""
+    if declared.size == 1:
+        return ("",)
+    return SPD_COMPONENTS[declared.size] if declared.spd else tuple(map(str, range(declared.size)))
