@@ -38,10 +38,21 @@ def _rank() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hpcmsm", description="Couple a macro PDE on MPI ranks with fine-scale models.")
+    parser = argparse.ArgumentParser(
+        prog="hpcmsm", description="Couple a macro PDE on MPI ranks with fine-scale models."
+    )
     parser.add_argument("--version", action="version", version=f"hpcmsm {hpcmsm.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_resume, _add_show, _add_report, _add_evaluate, _add_compare, _add_doctor, _add_submit):
+    for add in (
+        _add_run,
+        _add_resume,
+        _add_show,
+        _add_report,
+        _add_evaluate,
+        _add_compare,
+        _add_doctor,
+        _add_submit,
+    ):
         add(commands)
     return parser
 
@@ -53,11 +64,15 @@ def _command(commands, function, name: str, text: str) -> argparse.ArgumentParse
 
 
 def _add_set(parser) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override section.key=value")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override section.key=value"
+    )
 
 
 def _add_run(commands) -> None:
-    parser = _command(commands, run, "run", "Run a case from its start (under mpirun or srun for many ranks).")
+    parser = _command(
+        commands, run, "run", "Run a case from its start (under mpirun or srun for many ranks)."
+    )
     parser.add_argument("case", type=Path)
     parser.add_argument("-o", "--output", type=Path, help="output folder (default: results/<case name>)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
@@ -82,7 +97,9 @@ def run(options) -> int:
 
 
 def _add_resume(commands) -> None:
-    parser = _command(commands, resume, "resume", "Continue an interrupted run from its newest checkpoint, on any ranks.")
+    parser = _command(
+        commands, resume, "resume", "Continue an interrupted run from its newest checkpoint, on any ranks."
+    )
     parser.add_argument("output", type=Path, help="output folder of the run")
     parser.add_argument("--quiet", action="store_true", help="no progress, no table")
     _add_set(parser)
@@ -136,7 +153,9 @@ def report(options) -> int:
 
 
 def _add_evaluate(commands) -> None:
-    parser = _command(commands, evaluate, "evaluate", "Ask the micro model of a case alone, at chosen inputs.")
+    parser = _command(
+        commands, evaluate, "evaluate", "Ask the micro model of a case alone, at chosen inputs."
+    )
     parser.add_argument("case", type=Path)
     parser.add_argument(
         "--input",
@@ -176,7 +195,9 @@ def _write_csv(path: Path, rows: list[dict]) -> None:
             writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
-        raise ConfigError(f"--csv must be a file that can be written, got '{path}' ({error.strerror}); choose another")
+        raise ConfigError(
+            f"--csv must be a file that can be written, got '{path}' ({error.strerror}); choose another"
+        )
 
 
 def _add_compare(commands) -> None:
@@ -201,22 +222,34 @@ def _add_doctor(commands) -> None:
 
 def doctor(options) -> int:
     """hpcmsm doctor; exit code 1 if something is missing."""
-    from hpcmsm.doctor import examine
+    from hpcmsm.doctor import examine, exit_code
     from hpcmsm.doctor import report as findings_report
 
     findings = examine()
     print(findings_report(findings))
-    return 0 if all(finding.ok for finding in findings) else 1
+    return exit_code(findings)
 
 
 def _add_submit(commands) -> None:
     parser = _command(commands, submit, "submit", "Fill the SLURM script for a case and submit it.")
     parser.add_argument("case", type=Path)
     parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--ntasks-per-node", type=int, default=1)
+    parser.add_argument("--ntasks-per-node", type=int, default=1, help="ranks on each node")
     parser.add_argument("--time", default="01:00:00", help="[days-]hours:minutes:seconds")
     parser.add_argument("--partition")
     parser.add_argument("--account")
+    parser.add_argument("--name", help="name of the job (default: the case's)")
+    parser.add_argument("--gpus-per-node", type=int)
+    parser.add_argument("--module", dest="modules", action="append", default=[], help="module to load")
+    parser.add_argument(
+        "--env",
+        dest="environment",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="variable to export",
+    )
+    parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="do not start again")
     parser.add_argument("-o", "--output", help="output folder of the run")
     parser.add_argument("--dry-run", action="store_true", help="print the script only")
 
@@ -225,10 +258,8 @@ def submit(options) -> int:
     """hpcmsm submit CASE"""
     from hpcmsm.jobs import submit as submit_job
 
-    chosen = {
-        name: getattr(options, name) for name in ("nodes", "ntasks_per_node", "time", "partition", "account", "output")
-    }
-    print(submit_job(options.case, dry_run=options.dry_run, **chosen))
+    words = {name: value for name, value in vars(options).items() if name != "command"}
+    print(submit_job(**words), end="" if options.dry_run else "\n")
     return 0
 
 
