@@ -31,7 +31,7 @@ fi
 
 missing_packages() {
     for package in $PACKAGES; do
-        dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+        [[ $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null) == *"ok installed" ]] || echo "$package"
     done
 }
 
@@ -72,7 +72,7 @@ make_venv() {
 link_petsc4py() {
     local folder candidates=""
     imports "$VENV/bin/python" petsc4py && return
-    if command -v dpkg-query >/dev/null; then
+    if [ "$PYTHON" = "$SYSTEM_PYTHON" ] && command -v dpkg-query >/dev/null; then
         candidates=$(dpkg-query -W -f='${Package}\n' 'python3-petsc4py-real*' 2>/dev/null | xargs -r dpkg -L 2>/dev/null |
             sed -n 's:/petsc4py/__init__\.py$::p' | sort -V) || true
     fi
@@ -115,8 +115,8 @@ install_torch() {
     say "installing $TORCH"
     # The default build brings gigabytes of CUDA. Without a GPU take the small one, unless pip has
     # been told where to look.
-    if ! command -v nvidia-smi >/dev/null && ! "$VENV/bin/python" -m pip config list | grep -q 'index-url\|find-links'; then
-        pip_install --retries 1 --index-url https://download.pytorch.org/whl/cpu "$TORCH" && return
+    if ! command -v nvidia-smi >/dev/null && [[ ! $("$VENV/bin/python" -m pip config list) =~ index-url|find-links ]]; then
+        pip_install --retries 1 --index-url https://download.pytorch.org/whl/cpu "$TORCH" 2>/dev/null && return
     fi
     pip_install "$TORCH"
 }
