@@ -49,5 +49,16 @@ class MacroModel(ABC):
         """dL/du with frozen closure outputs: rows centre, x-, x+, y-, y+[, z-, z+], (1 + 2 ndim, ncells)."""
 
     @abstractmethod
+    def linear_product(self, vector) -> np.ndarray:
+        """Collective. dL/du with frozen closure outputs times a global vector, shape (ncells,).
+
+        At the time and sides of the last `linear_coefficients`.
+        """
+
+    @abstractmethod
+    def is_symmetric(self) -> bool:
+        """Collective. Whether dL/du is symmetric for the present closure outputs."""
+
+    @abstractmethod
     def content(self, unknown: np.ndarray) -> np.ndarray:
         """What the equation conserves, per owned cell, shape (ncells,)."""

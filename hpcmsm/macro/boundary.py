@@ -12,6 +12,8 @@ from hpcmsm.expressions import Expression
 from hpcmsm.grid import AXES, Grid
 
 SIDES = tuple(f"{axis}_{end}" for axis in AXES for end in ("low", "high"))
+# Relative step of a one-sided difference: the root of the rounding error.
+DIFFERENCE = 1e-7
 INSULATED = Boundary(kind="flux", flux=0.0)
 
 
@@ -81,6 +83,19 @@ class Faces:
         # from where a part of it goes back into the surroundings.
         film = got["coefficient"]
         return film * half / (film + half), got["ambient"], flux * half / (film + half)
+
+
+def flux_slope(faces: Faces, time: float, temperature: np.ndarray, conductivity: np.ndarray) -> np.ndarray:
+    """d(flux)/dT of formulas that use the temperature themselves, shape (nface,), W/(m2 K)."""
+    if not any("temperature" in formula.used for formula in faces.given.values()):
+        return np.zeros(faces.cells.shape)
+    inside = temperature[faces.cells]
+    change = DIFFERENCE * (1.0 + np.abs(temperature))
+    fluxes = []
+    for shifted in (temperature, temperature + change):
+        coefficient, value, flux = faces.evaluate(time, shifted, conductivity)
+        fluxes.append(coefficient * (value - inside) + flux)
+    return (fluxes[1] - fluxes[0]) / change[faces.cells]
 
 
 def boundary_faces(boundaries: dict[str, Boundary], grid: Grid) -> dict[str, Faces | None]:

@@ -13,7 +13,7 @@ from hpcmsm.fields import Field
 from hpcmsm.grid import AXES, Grid
 from hpcmsm.kernels import Kernel
 from hpcmsm.macro.base import MacroModel
-from hpcmsm.macro.boundary import SIDES, boundary_faces
+from hpcmsm.macro.boundary import DIFFERENCE, SIDES, boundary_faces, flux_slope
 
 TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0)
 
@@ -110,22 +110,69 @@ class Heat(MacroModel):
             temperature=ghosted,
             divergence=out.reshape(self.grid.rank_shape),
         )
+        return out + self._source(time, owned)
+
+    def _source(self, time: float, temperature: np.ndarray) -> np.ndarray:
+        """Q in W/m3, shape (ncells,)."""
         if self.source.is_constant:
-            return out + float(self.source())
-        n = self.grid.ncells
-        return out + self.source(**self.coordinates, t=np.full(n, time), temperature=owned)
+            return self.source()
+        when = np.full(self.grid.ncells, time)
+        return self.source(**self.coordinates, t=when, temperature=temperature)
 
     def linear_coefficients(self, time: float, vector) -> np.ndarray:
-        """d(div K grad T)/dT with K frozen, without cross terms: shape (1 + 2 ndim, ncells), W/(m3 K)."""
+        """dL/dT with K frozen, without cross terms: shape (1 + 2 ndim, ncells), W/(m3 K)."""
         owned = vector.getArray(readonly=True)
-        out = np.empty((1 + 2 * self.grid.ndim, *self.grid.rank_shape))
+        out = np.empty((2 + 2 * self.grid.ndim, *self.grid.rank_shape))
+        self._linearise(time, owned)
         self._coefficients(
-            **self._arguments,
-            **self._side_values(time, owned),
-            conductivity=self._conductivity,
-            coefficients=out,
+            **self._arguments, **self._linear_sides, conductivity=self._conductivity, coefficients=out
         )
-        return out.reshape(out.shape[0], -1)
+        # The last row is the constant part, which a derivative does not need.
+        rows = out[:-1].reshape(1 + 2 * self.grid.ndim, -1)
+        rows[0] += self._source_slope
+        return rows
+
+    def _linearise(self, time: float, owned: np.ndarray) -> None:
+        """Sides with nothing given but their coefficients, and what source and fluxes change with T."""
+        self._side_values(time, owned)
+        self._linear_sides = {}
+        for axis, values in self._sides.items():
+            sides = np.zeros_like(values)
+            sides[:, 0] = values[:, 0]
+            for high in (0, 1):
+                faces = self.faces[SIDES[2 * axis + high]]
+                if faces is not None:
+                    slope = flux_slope(faces, time, owned, self._owned_conductivity)
+                    sides[high, 0] -= slope.reshape(sides[high, 0].shape)
+            self._linear_sides[f"side_{AXES[axis]}"] = sides
+        self._source_slope = 0.0
+        if "temperature" in self.source.used:
+            change = DIFFERENCE * (1.0 + np.abs(owned))
+            self._source_slope = (self._source(time, owned + change) - self._source(time, owned)) / change
+
+    def linear_product(self, vector) -> np.ndarray:
+        """Collective. dL/dT of the last `linear_coefficients` times a vector, W/m3."""
+        out = np.empty(self.grid.ncells)
+        self._divergence(
+            **self._arguments,
+            **self._linear_sides,
+            cross=self._cross,
+            conductivity=self._conductivity,
+            temperature=self.grid.ghosted(vector, self._local),
+            divergence=out.reshape(self.grid.rank_shape),
+        )
+        return out + self._source_slope * vector.getArray(readonly=True)
+
+    def is_symmetric(self) -> bool:
+        """Collective. Cross terms of a conductivity that varies make the operator unsymmetric."""
+        from mpi4py import MPI
+
+        ndim = self.grid.ndim
+        size = np.abs(self._owned_conductivity)
+        mine = np.array([size[ndim:].max(initial=0.0), size[:ndim].max(initial=0.0)])
+        largest = np.empty_like(mine)
+        self.grid.comm.Allreduce(mine, largest, op=MPI.MAX)
+        return bool(largest[0] <= 1e-10 * largest[1])
 
     def content(self, unknown: np.ndarray) -> np.ndarray:
         """Heat content of the owned cells at the present <rho c> in J (per metre of depth in 2D)."""

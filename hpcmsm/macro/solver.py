@@ -9,6 +9,7 @@ from hpcmsm.errors import ConfigError, SolverError
 from hpcmsm.grid import Grid
 
 OPTIONS_PREFIX = "macro_"
+ROUNDING = 1e-14
 
 
 def petsc_options(macro: MacroSection, symmetric: bool, ndim: int) -> None:
@@ -45,7 +46,7 @@ def _has_hypre() -> bool:
 
 
 class StencilMatrix:
-    """A sparse matrix with 5 (7) entries a row, filled from coefficient arrays in one call.
+    """A sparse matrix with up to 5 (7) entries a row, filled from coefficient arrays in one call.
 
     Args:
         grid: where the unknowns live.
@@ -54,41 +55,65 @@ class StencilMatrix:
     def __init__(self, grid: Grid):
         from petsc4py import PETSc
 
-        rows, columns = self._pattern(grid)
-        self.matrix = PETSc.Mat().create(comm=grid.comm)
+        columns = self._columns(grid)
+        # Entries outside the domain have no column.
+        self._inside = columns >= 0
+        self._columns_used = columns[self._inside]
+        first = np.zeros(grid.ncells + 1, dtype=PETSc.IntType)
+        np.cumsum(self._inside.sum(axis=1), out=first[1:])
+        self._first = first
         n = (grid.ncells, grid.total_cells)
-        self.matrix.setSizes((n, n))
-        self.matrix.setType(PETSc.Mat.Type.AIJ)
-        self.matrix.setPreallocationCOO(rows, columns)
+        structure = (first, self._columns_used, np.zeros(self._columns_used.size))
+        self.matrix = PETSc.Mat().createAIJ((n, n), csr=structure, comm=grid.comm)
 
     @staticmethod
-    def _pattern(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column numbers of all entries; entries outside the domain are negative, PETSc skips them."""
+    def _columns(grid: Grid) -> np.ndarray:
+        """PETSc's numbers of each owned cell and its neighbours, shape (ncells, 1 + 2 ndim), -1 outside."""
         from petsc4py import PETSc
 
         ghosted = tuple(stop - start for start, stop in reversed(grid.dm.getGhostRanges()))
         local = np.arange(int(np.prod(ghosted)), dtype=PETSc.IntType)
         number = np.asarray(grid.dm.getLGMap().apply(local)).reshape(ghosted)
         inner = tuple(slice(1, -1) for _ in ghosted)
-        centre = number[inner].ravel()
-        columns = [centre]
+        columns = [number[inner].ravel()]
         for axis in range(grid.ndim):
             dimension = grid.ndim - 1 - axis
             for shift in (-1, 1):
                 window = list(inner)
                 window[dimension] = slice(1 + shift, ghosted[dimension] - 1 + shift)
                 columns.append(number[tuple(window)].ravel())
-        rows = np.tile(centre, len(columns))
-        return rows.astype(PETSc.IntType), np.concatenate(columns).astype(PETSc.IntType)
+        return np.stack(columns, axis=1).astype(PETSc.IntType)
 
     def fill(self, coefficients: np.ndarray) -> None:
         """Collective. Set all entries, shape (1 + 2 ndim, ncells): centre, x-, x+, y-, y+[, z-, z+]."""
-        self.matrix.setValuesCOO(np.ascontiguousarray(coefficients).ravel())
+        self.matrix.setValuesCSR(self._first, self._columns_used, coefficients.T[self._inside])
         self.matrix.assemble()
 
 
+class FrozenOperator:
+    """The Jacobian with closure outputs frozen, applied without a matrix: cross terms included.
+
+    PETSc calls `mult`. `apply` is a function (vector) -> array (ncells,).
+    """
+
+    def __init__(self, grid: Grid):
+        from petsc4py import PETSc
+
+        n = (grid.ncells, grid.total_cells)
+        self.apply = None
+        self.matrix = PETSc.Mat().createPython((n, n), context=self, comm=grid.comm)
+        self.matrix.setUp()
+
+    def mult(self, matrix, vector, out) -> None:
+        """out = J vector."""
+        out.setArray(self.apply(vector))
+
+
 class NonlinearSolver:
-    """SNES on `residual(vector) -> array`, with `jacobian(vector) -> coefficients`.
+    """SNES on `residual(vector) -> array (ncells,)`.
+
+    The operator is exact for frozen closure outputs; the preconditioner is made from its 5 (7)
+    point part, which is symmetric.
 
     Args:
         grid: where the unknowns live.
@@ -100,35 +125,46 @@ class NonlinearSolver:
         from petsc4py import PETSc
 
         petsc_options(macro, symmetric=True, ndim=grid.ndim)
-        self.matrix = StencilMatrix(grid)
+        self.stencil, self.operator = StencilMatrix(grid), FrozenOperator(grid)
         self.rtol, self.max_iterations = rtol, macro.max_iterations
-        self.residual = self.jacobian = None
+        self.chooses_krylov = "ksp_type" not in macro.petsc
+        self.stage = None
         self.snes = PETSc.SNES().create(comm=grid.comm)
         self.snes.setOptionsPrefix(OPTIONS_PREFIX)
-        self._work = grid.new_vector()
-        self.snes.setFunction(self._evaluate, self._work)
-        self.snes.setJacobian(self._fill, self.matrix.matrix)
+        self._residual, self._terms = grid.new_vector(), grid.new_vector()
+        self.snes.setFunction(self._evaluate, self._residual)
+        self.snes.setJacobian(self._fill, self.operator.matrix, self.stencil.matrix)
         set_from_options(self.snes, macro)
 
     def _evaluate(self, snes, vector, out) -> None:
-        out.setArray(self.residual(vector))
+        out.setArray(self.stage.residual(vector))
 
-    def _fill(self, snes, vector, matrix, preconditioner) -> None:
-        self.matrix.fill(self.jacobian(vector))
+    def _fill(self, snes, vector, operator, preconditioner) -> None:
+        coefficients = self.stage.coefficients(vector)
+        self.stencil.fill(coefficients)
+        self._terms.setArray(coefficients[0] * vector.getArray(readonly=True))
+        # Below the rounding of its largest terms no reduction of the residual can be asked.
+        self._set_tolerances(ROUNDING * self._terms.norm())
 
-    def solve(self, vector, residual, jacobian, scale: float, step: int) -> tuple[int, int]:
-        """Collective. Solve residual(u) = 0 from the guess in vector, in place.
+    def _set_tolerances(self, atol: float) -> None:
+        self.snes.setTolerances(rtol=self.rtol, atol=atol, stol=0.0, max_it=self.max_iterations)
+
+    def solve(self, vector, stage, symmetric: bool, step: int) -> tuple[int, int]:
+        """Collective. Solve stage.residual(u) = 0 from the guess in vector, in place.
 
         Args:
-            scale: size of the terms of the residual, below whose rounding no reduction is asked.
+            stage: has residual(vector), coefficients(vector) and product(vector).
+            symmetric: whether the operator is symmetric, so that CG may be used.
             step: number of the step, for messages.
         Returns:
             (nonlinear iterations, linear iterations).
         Raises:
             SolverError: it did not converge.
         """
-        self.residual, self.jacobian = residual, jacobian
-        self.snes.setTolerances(rtol=self.rtol, atol=1e-14 * scale, stol=0.0, max_it=self.max_iterations)
+        self.stage, self.operator.apply = stage, stage.product
+        if self.chooses_krylov:
+            self.snes.getKSP().setType("cg" if symmetric else "gmres")
+        self._set_tolerances(0.0)
         self.snes.solve(None, vector)
         reason = self.snes.getConvergedReason()
         if reason < 0:

@@ -16,7 +16,7 @@ from hpcmsm.config import EXPLICIT, MacroSection, TimeSection
 from hpcmsm.errors import SolverError
 from hpcmsm.grid import Grid
 from hpcmsm.macro.base import MacroModel
-from hpcmsm.macro.solver import NonlinearSolver, StencilMatrix, petsc_options, set_from_options
+from hpcmsm.macro.solver import FrozenOperator, NonlinearSolver, StencilMatrix, petsc_options, set_from_options
 
 RK_TYPES = {"euler": "1fe", "rk2": "2a", "rk3": "3bs", "rk4": "4", "rk5": "5dp"}
 ARKIMEX_TYPES = {"arkimex2": "a2", "arkimex3": "3", "arkimex4": "4"}
@@ -63,6 +63,43 @@ class Stepper:
         raise NotImplementedError
 
 
+@dataclass
+class DifferenceStage:
+    """C (new u + history) / dt = L(t, u): the equation of a backward difference step.
+
+    Args:
+        ask: lets the closure answer for a vector, or None where its outputs stay frozen.
+        new: weight of the unknown.
+        history: weighted older values, shape (ncells,).
+        end: time at the end of the step in s.
+    """
+
+    model: MacroModel
+    ask: Callable | None
+    new: float
+    history: np.ndarray
+    dt: float
+    end: float
+
+    def residual(self, vector) -> np.ndarray:
+        """Collective. Left side less right side, shape (ncells,)."""
+        if self.ask is not None:
+            self.ask(self.end, self.dt, vector)
+        rate = (self.new * vector.getArray(readonly=True) + self.history) / self.dt
+        return self.model.capacity * rate - self.model.spatial(self.end, vector)
+
+    def coefficients(self, vector) -> np.ndarray:
+        """Rows of the 5 (7) point part of the derivative, shape (1 + 2 ndim, ncells)."""
+        coefficients = -self.model.linear_coefficients(self.end, vector)
+        coefficients[0] += self.new / self.dt * self.model.capacity
+        return coefficients
+
+    def product(self, vector) -> np.ndarray:
+        """Collective. The derivative times a vector, shape (ncells,)."""
+        inertia = self.new / self.dt * self.model.capacity * vector.getArray(readonly=True)
+        return inertia - self.model.linear_product(vector)
+
+
 class BackwardDifferences(Stepper):
     """Backward Euler, and BDF2 with variable steps (Hairer, Norsett, Wanner 1993, III.5)."""
 
@@ -87,31 +124,14 @@ class BackwardDifferences(Stepper):
         new, old, older = self._weights(dt)
         start = vector.getArray().copy()
         history = old * start + (older * self.previous if older else 0.0)
-
-        def residual(unknown):
-            if self.macro.coupling == "picard":
-                self.ask(now + dt, dt, unknown)
-            rate = (new * unknown.getArray(readonly=True) + history) / dt
-            return self.model.capacity * rate - self.model.spatial(now + dt, unknown)
-
-        def jacobian(unknown):
-            coefficients = -self.model.linear_coefficients(now + dt, unknown)
-            coefficients[0] += new / dt * self.model.capacity
-            return coefficients
-
-        scale = float(np.sqrt(self.grid.comm.allreduce(float(np.sum((start / dt) ** 2))))) * self._capacity_scale()
-        nonlinear, linear = self.solver.solve(vector, residual, jacobian, scale, step)
+        picard = self.macro.coupling == "picard"
+        stage = DifferenceStage(self.model, self.ask if picard else None, new, history, dt, now + dt)
+        symmetric = self.model.is_symmetric() if not picard else False
+        nonlinear, linear = self.solver.solve(vector, stage, symmetric, step)
         if self.second_order:
             self.previous = start
         self.previous_dt = dt
         return StepResult(now + dt, dt, nonlinear, linear)
-
-    def _capacity_scale(self) -> float:
-        from mpi4py import MPI
-
-        capacity = getattr(self.model, "capacity", None)
-        largest = 0.0 if capacity is None else float(capacity.max(initial=0.0))
-        return self.grid.comm.allreduce(largest, op=MPI.MAX)
 
 
 class OneStep(Stepper):
@@ -139,9 +159,9 @@ class OneStep(Stepper):
     def _set_implicit(self) -> None:
         self.ts.setType("arkimex")
         self.ts.setARKIMEXType(ARKIMEX_TYPES[self.time.scheme])
-        self.matrix = StencilMatrix(self.grid)
+        self.stencil, self.operator = StencilMatrix(self.grid), FrozenOperator(self.grid)
         self.ts.setIFunction(self._residual, self._work)
-        self.ts.setIJacobian(self._fill, self.matrix.matrix)
+        self.ts.setIJacobian(self._fill, self.operator.matrix, self.stencil.matrix)
         picard = self.macro.coupling == "picard"
         rtol = self.macro.picard_tolerance if picard else 1e-8
         self.ts.getSNES().setTolerances(rtol=rtol, stol=0.0, max_it=self.macro.max_iterations)
@@ -166,10 +186,12 @@ class OneStep(Stepper):
             self.ask(time, ts.getTimeStep(), vector)
         out.setArray(rate.getArray(readonly=True) - self.model.spatial(time, vector) / self.model.capacity)
 
-    def _fill(self, ts, time, vector, rate, shift, matrix, preconditioner) -> None:
-        coefficients = -self.model.linear_coefficients(time, vector) / self.model.capacity
+    def _fill(self, ts, time, vector, rate, shift, operator, preconditioner) -> None:
+        model = self.model
+        coefficients = -model.linear_coefficients(time, vector) / model.capacity
         coefficients[0] += shift
-        self.matrix.fill(coefficients)
+        self.stencil.fill(coefficients)
+        self.operator.apply = lambda u: shift * u.getArray(readonly=True) - model.linear_product(u) / model.capacity
 
     def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
         from petsc4py import PETSc

@@ -1,0 +1,163 @@
+"""Orders of accuracy of the macro equation by manufactured solutions, on any number of ranks."""
+
+import numpy as np
+import pytest
+
+from tests.macro_harness import MacroRun, all_sides, isotropic, order
+
+# scheme, coupling, nominal order, coarsest number of steps
+SCHEMES = [
+    ("euler", "stage", 1, 40),
+    ("rk2", "stage", 2, 20),
+    ("rk3", "stage", 3, 10),
+    ("rk4", "stage", 4, 6),
+    ("rk5", "stage", 5, 4),
+    ("backward_euler", "picard", 1, 30),
+    ("bdf2", "picard", 2, 40),
+    ("arkimex2", "picard", 2, 10),
+    ("arkimex3", "picard", 3, 6),
+    ("arkimex4", "picard", 4, 4),
+]
+# T = (2 + x + y/2) g(t): the stencil and the boundaries are exact for it as long as K is constant, so
+# what remains is the error in time. The source makes it stiff and nonlinear in T.
+EXACT = "(2 + x + y / 2) * exp(sin(3 * t))"
+SOURCE = f"{EXACT} * 3 * cos(3 * t) + 2 * ({EXACT} - temperature) * temperature / 10"
+
+
+def exact(run):
+    x, y = run.coordinates["x"], run.coordinates["y"]
+    return (2 + x + y / 2) * np.exp(np.sin(3 * run.now))
+
+
+def time_error(comm, scheme, coupling, nsteps):
+    macro = dict(
+        initial="2 + x + y / 2",
+        source=SOURCE,
+        coupling=coupling,
+        picard_tolerance=1e-12,
+        linear_tolerance=1e-12,
+        boundary=all_sides(kind="temperature", temperature=EXACT),
+    )
+    time = dict(scheme=scheme, end=0.5, step=0.5 / nsteps)
+    run = MacroRun(comm, (7, 5), (1.0, 1.0), time, macro, isotropic(lambda t: np.full_like(t, 0.02)))
+    result = run.run()
+    return run.norm(result - exact(run))
+
+
+@pytest.mark.parametrize("scheme, coupling, nominal, nsteps", SCHEMES)
+def test_order_in_time(comm, agree, scheme, coupling, nominal, nsteps):
+    errors = [time_error(comm, scheme, coupling, nsteps * factor) for factor in (1, 2, 4)]
+    found = order(errors)
+    agree(comm, abs(found - nominal) < 0.35, f"{scheme}: order {found:.2f}, errors {errors}")
+    agree(comm, errors[-1] < 2e-2, f"{scheme}: error {errors[-1]}")
+
+
+def nonlinear_end(comm, scheme, coupling, nsteps):
+    """A run whose K(T) and c(T) enter every stage, and its temperature at the end."""
+    macro = dict(
+        initial="1 + sin(pi * x) * cos(pi * y) / 2",
+        coupling=coupling,
+        picard_tolerance=1e-12,
+        linear_tolerance=1e-12,
+    )
+    time = dict(scheme=scheme, end=0.2, step=0.2 / nsteps)
+    k = isotropic(lambda t: 0.1 * (1 + t) ** 2)
+    run = MacroRun(comm, (6, 7), (1.0, 1.0), time, macro, k, capacity=lambda t: 1 + t / 3)
+    return run, run.run()
+
+
+@pytest.fixture(scope="module")
+def reference(comm):
+    """The same problem by many steps of rk4 on the same grid."""
+    return nonlinear_end(comm, "rk4", "stage", 1000)[1]
+
+
+@pytest.mark.parametrize("scheme, coupling, nominal, nsteps", SCHEMES)
+def test_order_in_time_with_conductivity_of_temperature(
+    comm, agree, reference, scheme, coupling, nominal, nsteps
+):
+    errors = []
+    for factor in (2, 4):
+        run, result = nonlinear_end(comm, scheme, coupling, nsteps * factor)
+        errors.append(run.norm(result - reference))
+    found = order(errors)
+    agree(comm, found > nominal - 0.35, f"{scheme}: order {found:.2f}, errors {errors}")
+
+
+def test_radiation_converges_with_its_own_derivative(comm, agree):
+    """A flux and a source that depend steeply on T: Newton needs few iterations, the balance closes."""
+    sides = {"x_low": dict(kind="flux", flux="5 - 5 * temperature**4")}
+    macro = dict(initial=0.5, boundary=sides, coupling="picard", picard_tolerance=1e-12)
+    time = dict(scheme="backward_euler", end=1000.0, step=100.0)
+    run = MacroRun(comm, (9, 4), (1.0, 1.0), time, macro, isotropic(np.ones_like))
+    result = run.run()
+    agree(comm, np.allclose(result, 1.0, rtol=1e-9), f"steady state 1, got {result.min()}..{result.max()}")
+    agree(comm, run.asked < 12 * run.steps, f"{run.asked} residuals in {run.steps} steps")
+
+
+def test_lagged_conductivity_is_first_order(comm, agree):
+    """What the documents say of coupling = "lagged": it costs the order, not the stability."""
+
+    def end(coupling, nsteps):
+        macro = dict(initial="1 + sin(pi * x) / 2", coupling=coupling)
+        time = dict(scheme="rk3", end=0.2, step=0.2 / nsteps)
+        run = MacroRun(comm, (8, 4), (1.0, 1.0), time, macro, isotropic(lambda t: 0.05 * (1 + t) ** 2))
+        return run, run.run()
+
+    _, reference = end("stage", 1000)
+    errors = []
+    for nsteps in (40, 80):
+        run, result = end("lagged", nsteps)
+        errors.append(run.norm(result - reference))
+    found = order(errors)
+    agree(comm, 0.8 < found < 1.3, f"order {found:.2f}, errors {errors}")
+
+
+@pytest.mark.parametrize("kind", ["temperature", "periodic", "mixed"])
+def test_order_in_space(comm, agree, kind):
+    """A full tensor that varies in space; T = sin(2 pi x) cos(2 pi y), source by hand."""
+    errors = []
+    for n in (16, 32, 64):
+        run, result = _anisotropic(comm, n, kind)
+        errors.append(run.norm(result - _wave(run.coordinates)))
+    found = order(errors)
+    agree(comm, 1.7 < found < 2.4, f"{kind}: order {found:.2f}, errors {errors}")
+
+
+def _wave(c):
+    return np.sin(2 * np.pi * c["x"]) * np.cos(2 * np.pi * c["y"])
+
+
+def _tensor(temperature, c):
+    a = 1 + 0.3 * np.sin(2 * np.pi * c["x"])
+    return np.stack([a, 1.5 * np.ones_like(a), 0.4 * np.ones_like(a)])
+
+
+def _anisotropic(comm, n, kind):
+    """Steady state by one huge backward Euler step."""
+    s, c = "sin(2*pi*x)", "cos(2*pi*x)"
+    t, u = "cos(2*pi*y)", "sin(2*pi*y)"
+    # -div(K grad T) with Kxx = 1 + 0.3 sin(2 pi x), Kyy = 1.5, Kxy = 0.4
+    flux_x = f"(0.3*2*pi*{c} * 2*pi*{c}*{t} - (1 + 0.3*{s}) * 4*pi**2*{s}*{t})"
+    flux_y = f"(-1.5 * 4*pi**2*{s}*{t})"
+    cross = f"(-2*0.4*4*pi**2*{c}*{u})"
+    source = f"-({flux_x} + {flux_y} + {cross})"
+    given = dict(kind="temperature", temperature=f"{s} * {t}")
+    periodic = dict(kind="periodic")
+    sides = {
+        "temperature": dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), given),
+        "periodic": dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), periodic),
+        "mixed": {"x_low": given, "x_high": given, "y_low": periodic, "y_high": periodic},
+    }[kind]
+    # The relaxation term fixes the mean in the periodic case and vanishes in the solution.
+    macro = dict(
+        source=f"{source} + ({s}*{t} - temperature)",
+        initial=0.0,
+        boundary=sides,
+        coupling="picard",
+        picard_tolerance=1e-10,
+        max_iterations=200,
+    )
+    time = dict(scheme="backward_euler", end=100.0, step=10.0)
+    run = MacroRun(comm, (n, n + 3), (1.0, 1.0), time, macro, _tensor, capacity=lambda t: np.full_like(t, 3.0))
+    return run, run.run()
