@@ -24,7 +24,7 @@ def headline(summary: dict) -> str:
     """One line: the case, how far it came, how long it took, on how many ranks."""
     nranks = summary.get("nranks", 1)
     return (
-        f"{summary.get('case', 'run')}: {number(summary.get('steps'))} steps to t = "
+        f"{summary.get('case') or 'run'}: {number(summary.get('steps'))} steps to t = "
         f"{number(summary.get('time'))} s in {number(summary.get('wall_time'))} s wall time on "
         f"{nranks} rank{'s' if nranks != 1 else ''}"
     )
@@ -65,6 +65,8 @@ def _closure_rows(summary: dict) -> list[tuple[str, ...]]:
         "audited": "audited (surrogate and micro model)",
         "fallback": "fallback (micro model)",
     }
+    if not any(closure.get(key) for key in ("accepted", "audited", "versions")):
+        return [("asked, answered by the micro model", f"{calls:d}", "100.00 %")]
     rows = [("asked", f"{calls:d}", "100.00 %")]
     rows += [
         (text, f"{closure[key]:d}", f"{100 * closure[key] / calls:.2f} %")

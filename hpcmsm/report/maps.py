@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 
+from hpcmsm.output import SOURCE
 from hpcmsm.report.rundata import History, Run
 from hpcmsm.report.sheet import Row, Sheet, gallery
 from hpcmsm.report.style import BLACK, SEQUENCE, Picture, figure, render
@@ -13,6 +15,8 @@ from hpcmsm.summary import number
 
 NTIMES = 5
 MOST_COMPONENTS = 6
+# What the values of the field SOURCE stand for, see hpcmsm.batch.
+ANSWERED_BY = ("micro", "surrogate", "similar")
 # An off-diagonal entry below this part of the diagonal is round-off and not worth a picture.
 NEGLIGIBLE = 1e-9
 
@@ -22,7 +26,9 @@ def fields(run: Run) -> list[Picture]:
     if not len(run.times) or not run.histories:
         return []
     chosen = chosen_times(run.times)
-    rows = [row for history in run.histories for row in rows_of(run, history, chosen)]
+    # Where all cells are answered alike all the time, a map of who answered says nothing.
+    shown = [history for history in run.histories if history.name != SOURCE.name or history.changes]
+    rows = [row for history in shown for row in rows_of(run, history, chosen)]
     moving, fixed = [row for row in rows if row.changes], [row for row in rows if not row.changes]
     pictures = []
     if moving:
@@ -65,6 +71,8 @@ def is_tensor_entry(name: str) -> bool:
 def rows_of(run: Run, history: History, chosen: np.ndarray) -> list[Row]:
     """The rows of maps of a field; in 3D one through the middle of y and one through the middle of z."""
     rows = []
+    if history.name == SOURCE.name:
+        return _source_rows(run, history, chosen)
     shown = shown_components(history)
     signed = [is_tensor_entry(history.components[i]) and len(set(history.components[i])) == 2 for i in shown]
     for off_diagonal, group in groupby(zip(shown, signed, strict=True), key=lambda pair: pair[1]):
@@ -73,6 +81,15 @@ def rows_of(run: Run, history: History, chosen: np.ndarray) -> list[Row]:
         for index in indices:
             rows += _cuts(run, history, chosen, index, limits)
     return rows
+
+
+def _source_rows(run: Run, history: History, chosen: np.ndarray) -> list[Row]:
+    nkinds = max(2, int(history.values.max()) + 1)
+    rows = _cuts(run, history, chosen, 0, (-0.5, nkinds - 0.5))
+    return [
+        replace(row, label=row.label.replace(history.name, "answered by"), labels=ANSWERED_BY[:nkinds])
+        for row in rows
+    ]
 
 
 def _cuts(run: Run, history: History, chosen: np.ndarray, index: int, limits) -> list[Row]:
@@ -110,7 +127,7 @@ def colour_limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
 
 def extremes(run: Run) -> Picture | None:
     """Least, mean and largest value of every field that changes, over time."""
-    moving = [history for history in run.histories if history.changes]
+    moving = [history for history in run.histories if history.changes and history.name != SOURCE.name]
     if not moving:
         return None
     drawing, panels = figure(0.6 + 1.75 * len(moving), len(moving))

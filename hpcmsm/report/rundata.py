@@ -161,10 +161,18 @@ def _read_fields(run: Run) -> None:
         return
     snapshots = read_snapshots(run.folder)
     run.times, run.size = snapshots.times, snapshots.size
-    run.histories = [
+    histories = [
         History(name, declared.unit, component_labels(declared), snapshots.arrays[name])
         for name, declared in snapshots.fields.items()
     ]
+    run.histories = sorted(histories, key=lambda history: _place(run, history))
+
+
+def _place(run: Run, history: History) -> tuple:
+    """Place of a field in the report: as in the summary, then scalars, then fields of many components."""
+    summarised = list((run.summary or {}).get("fields") or {})
+    first = f"{history.name}_{history.components[0]}".rstrip("_")
+    return (summarised.index(first) if first in summarised else len(summarised)), len(history.components)
 
 
 def component_labels(declared: Field) -> tuple[str, ...]:

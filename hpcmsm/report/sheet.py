@@ -7,16 +7,18 @@ from itertools import groupby
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hpcmsm.report.style import BLACK, DPI, WIDTH
+from hpcmsm.report.style import BLACK, BLUE, DPI, GREEN, RED, WIDTH
 from hpcmsm.summary import number
 
 # Perceptually even maps, safe for colour-blind readers; what is signed gets a diverging one.
 COLOURS = {"K": "plasma", "1": "cividis"}
 OTHER_COLOURS, SIGNED_COLOURS, NO_VALUE = "viridis", "RdBu_r", "#B8BDC4"
-LEFT, RIGHT, TOP, BOTTOM = 0.72, 0.85, 0.34, 0.1
+KINDS = (RED, BLUE, GREEN)
+LEFT, RIGHT, TOP, BOTTOM = 0.72, 0.98, 0.34, 0.1
 GAP, HEADING, TICKS, BAR, TALLEST = 0.12, 0.27, 0.42, 0.12, 2.7
 
 
@@ -31,6 +33,7 @@ class Row:
         extent: left, right, lower, upper border in m.
         limits: range of the colours; neighbours of one unit with equal limits share a colour bar.
         changes: whether the field changes in time; if not, the first time stands for all.
+        labels: what the values 0, 1, ... stand for, where they are no amounts.
     """
 
     label: str
@@ -40,6 +43,7 @@ class Row:
     extent: tuple[float, float, float, float]
     limits: tuple[float, float]
     changes: bool
+    labels: tuple[str, ...] = ()
 
     @property
     def aspect(self) -> float:
@@ -49,6 +53,9 @@ class Row:
 
     @property
     def colours(self):
+        """The colour map of its values."""
+        if self.labels:
+            return ListedColormap(KINDS[: len(self.labels)], "kinds")
         signed = self.limits[0] == -self.limits[1]
         name = SIGNED_COLOURS if signed else COLOURS.get(self.unit, OTHER_COLOURS)
         return colormaps[name].with_extremes(bad=NO_VALUE)
@@ -85,7 +92,7 @@ class Sheet:
                 image, lower = self._draw_row(index, top)
                 top -= self._row_height(index)
             x = LEFT + len(self.times) * self.pitch - GAP
-            self.canvas.colour_bar(x, lower, first - lower, image)
+            self.canvas.colour_bar(x, lower, first - lower, image, self.rows[index].labels)
         return self.canvas.figure
 
     def _draw_row(self, index: int, top: float):
@@ -126,7 +133,7 @@ def gallery(rows: list[Row], heading: str = "") -> Figure:
             x, lower = LEFT + column * pitch, top - HEADING - row.aspect * map_width
             canvas.heading(x, top, row)
             image = canvas.map(x, lower, map_width, row, 0, True, True)
-            canvas.colour_bar(x + map_width, lower, row.aspect * map_width, image)
+            canvas.colour_bar(x + map_width, lower, row.aspect * map_width, image, row.labels)
         top -= height
     return canvas.figure
 
@@ -154,10 +161,12 @@ class Canvas:
         unit = "" if row.unit == "1" else f" / {row.unit}"
         self.text(x, top - HEADING + 0.07, f"{row.label}{unit}", weight="bold")
 
-    def colour_bar(self, x: float, y: float, height: float, image) -> None:
-        """The colour bar of an image at the right of x."""
+    def colour_bar(self, x: float, y: float, height: float, image, labels=()) -> None:
+        """The colour bar of an image at the right of x; with names where colours stand for kinds."""
         axes = self.axes(x + 0.12, y, BAR, height)
-        self.figure.colorbar(image, cax=axes, ticks=MaxNLocator(4))
+        bar = self.figure.colorbar(image, cax=axes, ticks=range(len(labels)) if labels else MaxNLocator(4))
+        if labels:
+            bar.set_ticklabels(labels)
         axes.tick_params(labelsize=8.5, length=2.5)
         axes.spines["outline"].set_linewidth(0.6)
 

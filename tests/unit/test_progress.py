@@ -206,7 +206,8 @@ def test_a_run_without_surrogate_has_no_audit_table():
     text = summary_table(summary)
     assert "audited error" not in text
     assert "surrogate versions" not in text
-    assert cells_of(text, "fallback")[1:] == ["8000", "100.00 %"]
+    assert "by the surrogate" not in text
+    assert cells_of(text, "asked, answered by the micro model")[1:] == ["8000", "100.00 %"]
 
 
 def test_an_empty_summary_is_a_line_and_nothing_else():

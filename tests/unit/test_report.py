@@ -16,7 +16,7 @@ from hpcmsm.fields import Field
 from hpcmsm.grid import Grid
 from hpcmsm.io.snapshots import SnapshotWriter
 from hpcmsm.report import make
-from hpcmsm.report.maps import chosen_times, colour_limits, rows_of, shown_components
+from hpcmsm.report.maps import chosen_times, colour_limits, extremes, fields, rows_of, shown_components
 from hpcmsm.report.rundata import History, Run, read_run
 
 NCELLS, NSTEPS = 200, 30
@@ -265,6 +265,7 @@ def test_in_3d_the_middle_slices_are_shown(tmp_path):
     run = read_run(folder)
     temperature = run.histories[[history.name for history in run.histories].index("temperature")]
     assert temperature.values.shape == (2, 1, 4, 6, 8)
+    temperature.values = np.arange(temperature.values.size, dtype=float).reshape(temperature.values.shape)
     upright, flat = rows_of(run, temperature, np.array([0, 1]))
     assert upright.label == "temperature at y = 0.035 m"
     assert upright.extent == pytest.approx((0.0, 0.08, 0.0, 0.04))
@@ -289,6 +290,39 @@ def test_off_diagonal_entries_are_shown_where_they_are_not_round_off():
     assert [row.limits for row in rows[:2]] == [(0.99, 1.01)] * 2
     assert rows[2].limits == (-0.25, 0.25)
     assert rows[2].colours.name == "RdBu_r"
+
+
+def test_the_map_of_who_answered_names_the_kinds_and_is_left_out_where_all_are_alike():
+    source = History("source", "1", ("",), np.zeros((3, 1, 4, 4)))
+    run = Run(None, times=np.arange(3.0), size=(1.0, 1.0), histories=[source])
+    assert fields(run) == []
+    source.values[2, 0, 1:] = 1.0
+    (row,) = rows_of(run, source, np.array([0, 2]))
+    assert row.label == "answered by"
+    assert row.labels == ("micro", "surrogate")
+    assert row.limits == (-0.5, 1.5)
+    assert row.colours.N == 2
+    assert extremes(run) is None
+    (picture,) = fields(run)
+    assert picture.name == "fields.png"
+
+
+def test_fields_come_in_the_order_of_the_summary(tmp_path):
+    folder = tmp_path / "ordered"
+    folder.mkdir()
+    write_snapshots(folder, times=(0.0,))
+    assert [history.name for history in read_run(folder).histories] == [
+        "fraction",
+        "temperature",
+        "conductivity",
+    ]
+    ranges = {"temperature": {}, "conductivity_xx": {}, "conductivity_yy": {}}
+    (folder / "summary.json").write_text(json.dumps({"fields": ranges}))
+    assert [history.name for history in read_run(folder).histories] == [
+        "temperature",
+        "conductivity",
+        "fraction",
+    ]
 
 
 def test_colour_limits_pass_over_what_is_not_finite():
