@@ -129,7 +129,12 @@ def _damaged(path: Path, error) -> CheckpointError:
 
 
 def _read_json(path: Path) -> dict | None:
-    return _parse(json.loads, _read_text(path), path) if path.exists() else None
+    if not path.exists():
+        return None
+    tree = _parse(json.loads, _read_text(path), path)
+    if not isinstance(tree, dict):
+        raise _damaged(path, "not a table")
+    return tree
 
 
 def _read_steps(path: Path) -> dict[str, np.ndarray]:
@@ -137,6 +142,8 @@ def _read_steps(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     header, *rows = list(csv.reader(_read_text(path).splitlines())) or [[]]
+    if header and header[:2] != ["step", "time"]:
+        raise _damaged(path, "the first columns are not step and time")
     if rows and len(rows[-1]) < len(header):
         rows.pop()
     # A resumed run may have repeated steps that lay behind its checkpoint: the later row counts.

@@ -371,6 +371,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     ("name", "content", "reason"),
     [
         ("summary.json", '{"case": ', "Expecting value"),
+        ("summary.json", "[]", "not a table"),
+        ("steps.csv", "time,step\n", "first columns"),
         ("case.toml", "[grid\n", "line 1"),
         ("steps.csv", "step,time\n1,0.1\n2,abc\n", "could not convert string to float: 'abc'"),
         ("steps.csv", "step,time\n1\n2,0.2\n", "line 2 has 1 fields, not 2"),
