@@ -60,6 +60,8 @@ setup(
             "nvidia-cuda-nvrtc-cu12",
             "tifffile",
             "pandas",
+            "setuptools",
+            "wheel",
         ],
     },
     entry_points={"console_scripts": ["hpcmsm = hpcmsm.cli:main"]},
