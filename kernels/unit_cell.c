@@ -567,9 +567,9 @@ KERNEL unit_cell_2d(
     int microstructure,     // 0 image, 1 laminate, 2 cylinders
     long max_iterations,    // cap of the conjugate gradients
     real tolerance,         // relative error of the diagonal of the conductivity
-    const int *labels,      // (n * n) phase of each point [y][x], for images
+    const int *labels,      // optional (n, n) phase of each point [y][x], for images
     const real *phases,     // (nphase, ncells) [W/(m K)] conductivities
-    const real *fraction,   // (ncells) of phase 1, for laminates and cylinders
+    const real *fraction,   // optional (ncells) of phase 1, for laminates and cylinders
     real *conductivity,     // (3, ncells) [W/(m K)] xx, yy, xy
     real *residual,         // (ncells) of the scaled equations, relative to the right-hand side
     int *iterations,        // (ncells) the larger of the two loads
@@ -588,7 +588,7 @@ KERNEL unit_cell_2d(
 
         /* A cell with bad input is replaced by a harmless one and marked. */
         FOR_EACH_LANE(l) {
-            real f = fraction[CELL_OF(team, l, ncells)];
+            real f = fraction ? fraction[CELL_OF(team, l, ncells)] : 0;
             real most = microstructure == CYLINDERS ? R(0.78539816339744830962) : R(1);
             bad[l] = microstructure != IMAGE && !(f >= 0 && f <= most);
             share_1[l] = bad[l] ? 0 : f;

@@ -122,6 +122,12 @@ class GpuKernel(Kernel):
             blocks, threads, shared = self._team_launch(ncells, by_name, passed)
         self._function((blocks,), (threads,), tuple(passed), shared_mem=shared)
 
+    def on_device(self, array: np.ndarray):
+        return self._cupy.asarray(array)
+
+    def on_host(self, array) -> np.ndarray:
+        return self._cupy.asnumpy(array)
+
     def _passed(self, place: int, value):
         """The value as the kernel declares it: CuPy itself would pass any number as a double."""
         argument, wanted = self.arguments[place], self._numpy_types[place]

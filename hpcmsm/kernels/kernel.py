@@ -84,6 +84,14 @@ class Kernel:
         """
         raise NotImplementedError
 
+    def on_device(self, array: np.ndarray):
+        """The array where the kernel works: itself (cpu), or a copy of it on the GPU."""
+        return array
+
+    def on_host(self, array) -> np.ndarray:
+        """A NumPy array of what the kernel wrote."""
+        return array
+
     def _size(self, text: str) -> Callable:
         return size_expression(text, self.integers, self.where)
 

@@ -1,0 +1,119 @@
+"""Where the phases of a unit cell lie: named microstructures with a fraction, and labelled images."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcmsm.errors import ConfigError
+
+# Named microstructures: number in the kernel, largest fraction of phase 1 (None: not adjustable).
+IMAGE = 0
+NAMED = {"laminate": (1, 1.0), "cylinders": (2, math.pi / 4), "checkerboard": (IMAGE, None)}
+
+DEFAULT_RESOLUTION = 32
+SMALLEST, LARGEST = 4, 1024
+
+
+@dataclass(frozen=True)
+class Microstructure:
+    """Two or more phases in a periodic square. Make one with `make_microstructure`.
+
+    Attributes:
+        name: "laminate", "cylinders", "checkerboard" or "image".
+        number: what the kernel calls it.
+        resolution: points a side.
+        labels: phase of each point [y, x], shape (resolution, resolution) int32; None if it follows
+            from the fraction.
+        largest_fraction: of phase 1; None where the image fixes the fractions.
+    """
+
+    name: str
+    number: int
+    resolution: int
+    labels: np.ndarray | None
+    largest_fraction: float | None
+
+    def fractions(self, nphase: int) -> np.ndarray:
+        """Area fractions of the phases of an image, shape (nphase,)."""
+        return np.bincount(self.labels.ravel(), minlength=nphase) / self.labels.size
+
+
+def make_microstructure(microstructure, resolution: int | None, nphase: int) -> Microstructure:
+    """Check a microstructure and how finely it is resolved.
+
+    Args:
+        microstructure: a name of NAMED, or a square array of phase numbers 0, 1, ... [y, x].
+        resolution: points a side, even; None: 32, or one per pixel of an image. For an image it
+            must be a multiple of the pixels a side.
+        nphase: number of phases there are properties for.
+    Raises:
+        ConfigError: a name that does not exist, an image that does not fit, ...
+    """
+    if isinstance(microstructure, np.ndarray):
+        return _from_image(microstructure, resolution, nphase)
+    if microstructure not in NAMED:
+        close = difflib.get_close_matches(str(microstructure), NAMED, 1)
+        advice = f"did you mean '{close[0]}'?" if close else "give one of them, or an image"
+        raise ConfigError(
+            f"microstructure must be one of {', '.join(NAMED)}, got '{microstructure}'; {advice}"
+        )
+    if nphase != 2:
+        raise ConfigError(
+            f"microstructure '{microstructure}' must have 2 phases, got {nphase}; name matrix and inclusion"
+        )
+    resolution = _checked_resolution(DEFAULT_RESOLUTION if resolution is None else resolution)
+    number, largest = NAMED[microstructure]
+    labels = _checkerboard(resolution) if microstructure == "checkerboard" else None
+    return Microstructure(microstructure, number, resolution, labels, largest)
+
+
+def _checkerboard(resolution: int) -> np.ndarray:
+    half = np.arange(resolution) // (resolution // 2)
+    return (half[:, None] ^ half[None, :]).astype(np.int32)
+
+
+def _checked_resolution(resolution: int) -> int:
+    whole = isinstance(resolution, int | np.integer) and not isinstance(resolution, bool)
+    if not whole or resolution % 2 or not SMALLEST <= resolution <= LARGEST:
+        raise ConfigError(
+            f"resolution must be an even number from {SMALLEST} to {LARGEST}, got {resolution}; "
+            "powers of two are fastest"
+        )
+    return int(resolution)
+
+
+def _from_image(image: np.ndarray, resolution: int | None, nphase: int) -> Microstructure:
+    if image.ndim != 2 or image.shape[0] != image.shape[1]:
+        raise ConfigError(f"image must be square, got shape {image.shape}; crop it")
+    labels = _labels(image, nphase)
+    side = labels.shape[0]
+    if resolution is None:
+        resolution = side
+    if _checked_resolution(resolution) % side:
+        raise ConfigError(
+            f"resolution must be a multiple of the {side} pixels of the image, got {resolution}; "
+            "leave it out for one point per pixel"
+        )
+    fine = labels.repeat(resolution // side, axis=0).repeat(resolution // side, axis=1)
+    return Microstructure("image", IMAGE, resolution, np.ascontiguousarray(fine), None)
+
+
+def _labels(image: np.ndarray, nphase: int) -> np.ndarray:
+    """The image as int32, its values checked to be phase numbers."""
+    if image.dtype.kind not in "biuf" or not np.array_equal(image, np.floor(image)):
+        raise ConfigError(
+            f"image must hold whole phase numbers, got {image.dtype} with other values; segment it first"
+        )
+    found = np.unique(image)
+    if found[0] < 0:
+        raise ConfigError(f"image must hold phase numbers from 0 on, got {found[0]:.0f}; renumber them")
+    if found[-1] >= nphase:
+        raise ConfigError(
+            f"image must hold phase numbers below {nphase}, the number of phases, got {found[-1]:.0f}; "
+            "name one more phase or renumber the image"
+        )
+    return image.astype(np.int32)
