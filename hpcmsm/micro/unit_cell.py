@@ -47,7 +47,7 @@ class UnitCell(MicroModel):
         fraction: area fraction of phase 1 of a laminate or cylinders (at most pi/4); None makes it
             an input of the cell.
         backend: "cpu" or "gpu".
-        phases: names of the phases, for `facts`.
+        phases: names of the materials of the phases, if they are known.
     Raises:
         ConfigError: an argument is wrong.
 
@@ -66,7 +66,7 @@ class UnitCell(MicroModel):
         max_iterations: int = 200,
         fraction: float | None = None,
         backend: str = "cpu",
-        phases: Sequence[str] | None = None,
+        phases: Sequence[str] = (),
     ):
         self.conductivities = tuple(conductivities)
         self.nphase = len(self.conductivities)
@@ -138,7 +138,7 @@ class UnitCell(MicroModel):
             "max_iterations": self.max_iterations,
             "backend": self.backend,
         }
-        known = {"fraction": self.fraction, "phases": self.phases}
+        known = {"fraction": self.fraction, "phases": list(self.phases) or None}
         return facts | {name: value for name, value in known.items() if value is not None}
 
     def _fraction_field(self) -> tuple[Field, ...]:
@@ -191,7 +191,7 @@ def _checked_limits(tolerance: float, max_iterations: int) -> tuple[float, int]:
     return float(tolerance), int(max_iterations)
 
 
-def _checked_names(phases: Sequence[str] | None, nphase: int) -> list[str] | None:
-    if phases is not None and len(phases) != nphase:
+def _checked_names(phases: Sequence[str], nphase: int) -> tuple[str, ...]:
+    if len(phases) not in (0, nphase):
         raise ConfigError(f"phases must name {nphase} phases, got {len(phases)}; one per conductivity")
-    return None if phases is None else list(phases)
+    return tuple(phases)
