@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from hpcmsm.grid import AXES, Grid
 from hpcmsm.macro.base import MacroModel
 from hpcmsm.macro.boundary import periodic_axes
 from hpcmsm.macro.heat import Heat
+try:
+    from hpcmsm.io.images import read_labels
+except ImportError:
+    read_labels = print
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.registry import make_micro
 from hpcmsm.parallel import together
@@ -50,7 +55,7 @@ def build(case: Case, comm, folder: Path) -> Parts:
     """
     timers = Timers()
     with together(comm):
-        micro = make_micro(case.micro, case.materials, case.fields, folder)
+        micro = make_micro(case.micro, case.materials, case.fields, folder, partial(read_labels, folder))
         periodic = periodic_axes(case.macro.boundary, len(case.grid.cells))
     grid = Grid(case.grid.cells, case.grid.size, periodic, _reversed(case.grid.proc_shape), comm)
     with together(comm):
@@ -108,13 +113,12 @@ def heat_capacity(case: Case, grid: Grid, micro: MicroModel, cell_fields) -> Cal
         constant.update(grid.coordinates())
         formula = Expression(case.macro.heat_capacity, (*constant, "temperature"), "macro.heat_capacity")
         return lambda temperature: formula(**constant, temperature=temperature)
-    names = micro.facts().get("phases")
-    if not names:
+    if not micro.phases:
         raise ConfigError(
             "macro.heat_capacity must be given when the micro model has no phases, got nothing; "
             "write a formula of temperature in J/(m3 K)"
         )
-    formulas = [_phase_capacity(case, name) for name in names]
+    formulas = [_phase_capacity(case, name) for name in micro.phases]
 
     def mean_over_phases(temperature):
         inputs = np.stack([{**constant, "temperature": temperature}[f.name] for f in micro.inputs])

@@ -176,7 +176,7 @@ class SurrogateSection(Section):
     enabled: bool = True
     kind: Literal["ensemble"] = "ensemble"
     members: Annotated[int, Key(ge=2, le=64, strict=True)] = 5
-    hidden: list[Count] = Key(default=[32, 32], min_length=1, max_length=4)
+    hidden: list[Count] = Key(default=[16, 16], min_length=1, max_length=4)
     capacity: Annotated[int, Key(ge=64, strict=True)] = 2048
     first_samples: Annotated[int, Key(ge=16, strict=True)] = 64
     growth: Annotated[float, Key(gt=0)] = 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hpcmsm.batch import Batch
 from hpcmsm.config import Case
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
+from hpcmsm.io.images import read_labels
 from hpcmsm.micro.registry import make_micro
 
 MOST_CELLS = 1_000_000
@@ -25,7 +27,7 @@ def evaluate_case(case: Case, folder: Path, given: list[str]) -> list[dict[str, 
     Raises:
         ConfigError: an input is unknown, missing, or out of its range.
     """
-    micro = make_micro(case.micro, case.materials, case.fields, folder)
+    micro = make_micro(case.micro, case.materials, case.fields, folder, partial(read_labels, folder))
     names = [name for field in micro.inputs for name in field.component_names]
     values = _parse(given, names)
     limits = {name: field for field in micro.inputs for name in field.component_names}

@@ -151,22 +151,18 @@ class Simulation:
 
     def run(self) -> dict:
         """Collective. Advance to the end; returns the summary, equal on every rank."""
-        progress = self._progress()
-        while not self._finished():
-            figures = self._advance()
-            self._write_due()
-            if progress:
-                calls = figures.get("calls") or 1
-                gated = self.case.surrogate.enabled
-                progress.update(self.step, self.time, self.dt, figures["accepted"] / calls if gated else None)
-        if progress:
-            progress.close()
+        with self._progress() as progress:
+            while not self._finished():
+                figures = self._advance()
+                self._write_due()
+                gated = self.case.surrogate.enabled and figures["calls"]
+                share = figures["accepted"] / figures["calls"] if gated else None
+                progress.update(self.step, self.time, self.time - self.before, share)
         return self._finish()
 
-    def _progress(self) -> Progress | None:
-        if self.comm.rank != 0:
-            return None
-        return Progress(self.total_steps, self.case.time.end, quiet=self.quiet)
+    def _progress(self) -> Progress:
+        quiet = self.quiet or self.comm.rank != 0
+        return Progress(self.total_steps, self.case.time.end, quiet=quiet)
 
     def _finished(self) -> bool:
         if self.total_steps is not None:
@@ -193,7 +189,7 @@ class Simulation:
             result = self.stepper.advance(self.vector, self.step + 1, self.time, dt)
         self._check_finite()
         self.step += 1
-        before, self.time = self.time, result.time
+        self.before, self.time = self.time, result.time
         if self.total_steps is not None:
             # Counted, not added up: rounding must not drift over many steps.
             self.time = min(self.step * self.case.time.step, self.case.time.end)
@@ -202,7 +198,7 @@ class Simulation:
         figures = self.closure.finish_step(self.step)
         iterations = result.linear
         self.output.log(
-            self.step, self.time, self.time - before, figures, iterations, perf_counter() - began
+            self.step, self.time, self.time - self.before, figures, iterations, perf_counter() - began
         )
         return figures
 

@@ -72,6 +72,7 @@ def _filled(comm, path: Path, temporary: Path, fill: Callable) -> HpcmsmError | 
             h5file.flush()
     except HpcmsmError as caught:
         error = caught
+        _let_go(temporary)
     # Closing is collective. After an error that is not agreed on it would hang, so such an error
     # passes by here, with the file open, to the abort hook.
     try:
@@ -83,11 +84,34 @@ def _filled(comm, path: Path, temporary: Path, fill: Callable) -> HpcmsmError | 
     return error
 
 
+def _let_go(temporary: Path) -> None:
+    """Let what HDF5 still has to write to a failed file go to memory.
+
+    HDF5 1.10 writes again when it closes the file. If the disk is still full that fails, the file
+    stays open, and the process crashes when it ends.
+    """
+    descriptors = Path("/proc/self/fd")
+    for link in descriptors.iterdir() if descriptors.is_dir() else ():
+        with suppress(OSError):
+            if os.readlink(link) == str(temporary.resolve()):
+                scrap = os.memfd_create("scrap")
+                os.dup2(scrap, int(link.name))
+                os.close(scrap)
+
+
 def _create(comm, path: Path):
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
+    # Without this buffer a full disk is noticed by the call that writes, not by a later one.
+    access.set_sieve_buf_size(0)
     if comm.size == 1:
         # The file is ours alone; locks fail on some parallel file systems.
-        return h5py.File(path, "w", libver=VERSIONS, locking=False)
-    return h5py.File(path, "w", libver=VERSIONS, driver="mpio", comm=comm)
+        access.set_file_locking(False, True)
+    else:
+        from mpi4py import MPI
+
+        access.set_fapl_mpio(comm, MPI.INFO_NULL)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fapl=access))
 
 
 def _install(temporary: Path, path: Path) -> None:

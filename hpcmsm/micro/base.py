@@ -25,12 +25,14 @@ class MicroModel(ABC):
         state: what a cell remembers from step to step; empty for a stateless model.
         history: "none" (stateless, may be replaced by a surrogate freely), "liftable"
             (`lift` rebuilds a state), "full" (must be advanced in every step).
+        phases: names of the materials that its phases are made of, if it has any.
     """
 
     inputs: ClassVar[tuple[Field, ...]]
     outputs: ClassVar[tuple[Field, ...]]
     state: ClassVar[tuple[Field, ...]] = ()
     history: ClassVar[History] = "none"
+    phases: tuple[str, ...] = ()
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> Answer:

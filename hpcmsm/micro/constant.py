@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from hpcmsm.batch import Answer, Batch
@@ -43,7 +41,7 @@ class Options(Section):
     ndim: int = 2
 
 
-def from_case(section: MicroSection, materials, fields, folder: Path) -> Constant:
+def from_case(section: MicroSection, materials, fields, read_image) -> Constant:
     """Build it from the table [micro]."""
     options = validate(Options, section.options, "case file", "micro.")
     return Constant(**options.model_dump())

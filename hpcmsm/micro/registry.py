@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from hpcmsm.config import CellField, Material, MicroSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.micro.base import MicroModel
 
-# name -> module whose `from_case(section, materials, fields, folder)` builds the model.
+# name -> module whose `from_case(section, materials, fields, read_image)` builds the model.
 MODELS = {
     "unit_cell": "hpcmsm.micro.unit_cell_case",
     "constant": "hpcmsm.micro.constant",
@@ -19,14 +22,19 @@ MODELS = {
 
 
 def make_micro(
-    section: MicroSection, materials: dict[str, Material], fields: dict[str, CellField], folder: Path
+    section: MicroSection,
+    materials: dict[str, Material],
+    fields: dict[str, CellField],
+    folder: Path,
+    read_image: Callable[[str], np.ndarray],
 ) -> MicroModel:
     """The micro model of a case.
 
     Args:
         section: the table [micro].
         materials, fields: those of the case.
-        folder: folder of the case file, where user modules and images are looked for.
+        folder: folder of the case file, where user modules are looked for.
+        read_image: gives the labels of an image file that the case names.
     Raises:
         ConfigError: no such model, or its options are wrong.
     """
@@ -36,7 +44,7 @@ def make_micro(
         close = difflib.get_close_matches(section.model, MODELS, 1)
         advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(MODELS)}, or 'module:Class'"
         raise ConfigError(f"micro.model must be a known model, got '{section.model}'; {advice}")
-    return importlib.import_module(MODELS[section.model]).from_case(section, materials, fields, folder)
+    return importlib.import_module(MODELS[section.model]).from_case(section, materials, fields, read_image)
 
 
 def _user_model(section: MicroSection, folder: Path) -> MicroModel:

@@ -1,0 +1,289 @@
+"""`Ensemble`: several small networks, whose mean is the answer and whose spread is the score."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+
+from hpcmsm.errors import SurrogateError
+from hpcmsm.fields import Field, check_array, ncomponent
+from hpcmsm.kernels import Kernel
+from hpcmsm.parallel import random_uniform, together
+from hpcmsm.surrogate import transform
+from hpcmsm.surrogate.base import Samples, Surrogate
+from hpcmsm.surrogate.network import Network, padded
+
+HELD_OUT = 0.1  # part of the samples that a member does not see
+FEWEST_SAMPLES = 10
+START_DAMPING = 1e-3
+# An input whose range grew by more than this makes old weights a bad start: too steep.
+LARGEST_GROWTH = 2.0
+
+
+class Ensemble(Surrogate):
+    """Networks that differ in their first weights and in the tenth of the samples held out from them.
+
+    The mean is taken of the members' outputs, so a tensor stays symmetric positive definite. The score
+    is the root mean square of the members' `misfit` to it. Members are trained in turn by the ranks and
+    evaluated by one fused kernel, row by row the same in any batch; no number depends on the rank count.
+
+    Args:
+        inputs, outputs: fields of the closure.
+        comm: MPI communicator of the ranks that train together.
+        seed: of the random numbers.
+        members: number of networks.
+        hidden: neurons of each hidden layer.
+        epochs, goal, patience, method: when training ends and how it goes, see `training.Schedule`.
+    Raises:
+        SurrogateError: members or hidden out of range.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[Field, ...],
+        outputs: tuple[Field, ...],
+        comm,
+        seed: int = 0,
+        *,
+        members: int = 5,
+        hidden: tuple[int, ...] = (16, 16),
+        epochs: int = 60,
+        goal: float = 2e-4,
+        patience: int = 8,
+        method: str = "auto",
+    ):
+        _check_sizes(members, hidden)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.comm, self.seed, self.members = comm, seed, members
+        self.schedule = {"epochs": epochs, "goal": goal, "patience": patience, "method": method}
+        ninput, noutput = ncomponent(self.inputs), ncomponent(self.outputs)
+        self.network = Network((ninput, *hidden, noutput))
+        self.version = 0
+        self.weights = np.zeros((members, self.network.nweight))
+        self.damping = np.full(members, START_DAMPING)
+        self.input_scaling = (np.zeros(ninput), np.ones(ninput))
+        self.output_scaling = (np.zeros(noutput), np.ones(noutput))
+        self.field_scales = np.ones(len(self.outputs))
+        self._kernel = Kernel.load("ensemble", "ensemble_forward")
+        self._fixed = self._sizes()
+        self._refresh()
+
+    def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (noutput, n) and score (n,); before the first training NaN and infinity."""
+        mean, score, _ = self._evaluate(inputs, with_members=False)
+        return mean, score
+
+    def predict_members(self, inputs: np.ndarray) -> np.ndarray:
+        """What every member answers, shape (nmember, noutput, n)."""
+        return self._evaluate(inputs, with_members=True)[2]
+
+    def misfit(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Relative error of each cell, shape (n,), see `Surrogate`."""
+        return transform.misfit(self.outputs, self.field_scales, predicted, truth)
+
+    def train(self, samples: Samples) -> dict[str, float]:
+        """Collective. Train the next version on samples, equal on every rank and in the same order.
+
+        Member m is trained by rank m mod nranks, on from its last weights where these are a fair
+        start, and then sent to all. Where every member meets the goal already nothing changes, not
+        even the version. The weights of samples are left aside: they say how the samples were chosen,
+        and exact answers are to be met wherever they lie.
+
+        Returns:
+            samples; loss and largest_loss of the members (root mean squares, as parts of the outputs'
+            scale); held_out_p50 and held_out_p99, misfits of single members on samples not shown to
+            them; epochs of all members; seconds on the slowest rank.
+        Raises:
+            SurrogateError: too few samples, or samples that cannot be learnt from.
+        """
+        from hpcmsm.surrogate.training import Schedule  # torch is loaded here and not before
+
+        start = perf_counter()
+        self._check_samples(samples)
+        learnt = transform.encode(self.outputs, samples.outputs)
+        schedule, held_out = Schedule(**self.schedule), self._held_out(samples)
+        losses, epochs = self._losses(samples, learnt), 0
+        if losses.max() > schedule.goal:
+            self._rescale(samples, learnt)
+            self.version += 1
+            losses, epochs = self._train_members(samples, learnt, held_out, schedule)
+            self._refresh()
+        return {
+            "samples": len(samples),
+            "loss": float(np.sqrt(np.mean(losses**2))),
+            "largest_loss": float(losses.max()),
+            "epochs": epochs,
+            **self._held_out_misfits(samples, held_out),
+            "seconds": self._slowest(perf_counter() - start),
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Weights, damping of the optimiser and scales of every member, equal on every rank."""
+        return {
+            "version": np.array([self.version]),
+            "widths": np.array(self.network.widths),
+            "weights": self.weights.copy(),
+            "damping": self.damping.copy(),
+            "input_scaling": np.array(self.input_scaling),
+            "output_scaling": np.array(self.output_scaling),
+            "field_scales": self.field_scales.copy(),
+        }
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what `state` gave, bit by bit.
+
+        Raises:
+            SurrogateError: an array is missing or belongs to networks of another shape.
+        """
+        for name, mine in self.state().items():
+            theirs = state.get(name)
+            same = theirs is not None and np.shape(theirs) == mine.shape
+            if not same or (name == "widths" and not np.array_equal(theirs, mine)):
+                got = "none" if theirs is None else f"shape {np.shape(theirs)}"
+                raise SurrogateError(
+                    f"'{name}' of a stored surrogate must have shape {mine.shape}, of {self.members} networks "
+                    f"of widths {self.network.widths}, got {got}; use the members and hidden layers it was "
+                    "stored with"
+                )
+        self.version = int(state["version"][0])
+        self.weights = np.array(state["weights"], dtype=float)
+        self.damping = np.array(state["damping"], dtype=float)
+        self.input_scaling = tuple(np.array(state["input_scaling"], dtype=float))
+        self.output_scaling = tuple(np.array(state["output_scaling"], dtype=float))
+        self.field_scales = np.array(state["field_scales"], dtype=float)
+        self._refresh()
+
+    def _sizes(self) -> dict[str, object]:
+        """Arguments of the kernel that never change."""
+        widths = self.network.widths
+        return {
+            "ninput": widths[0],
+            "noutput": widths[-1],
+            "nmember": self.members,
+            "nlayer": len(widths) - 1,
+            "widest": max(padded(width) for width in widths[1:]),
+            "nweight": self.network.npacked,
+            "nfield": len(self.outputs),
+            "width": np.array(widths[1:], dtype=np.int32),
+            "kind": np.array([transform.kind_of(field) for field in self.outputs], dtype=np.int32),
+            "size": np.array([field.size for field in self.outputs], dtype=np.int32),
+        }
+
+    def _refresh(self) -> None:
+        """Arguments of the kernel that change with a version."""
+        self._arguments = self._fixed | {
+            "weights": np.array([self.network.pack(flat) for flat in self.weights]),
+            "input_mean": self.input_scaling[0],
+            "input_factor": 1.0 / self.input_scaling[1],
+            "output_mean": self.output_scaling[0],
+            "output_scale": self.output_scaling[1],
+            "field_scale": self.field_scales,
+        }
+
+    def _evaluate(self, inputs: np.ndarray, with_members: bool):
+        inputs = np.ascontiguousarray(inputs, dtype=float)
+        ncells, noutput = inputs.shape[1], self.network.widths[-1]
+        check_array(self.inputs, inputs, ncells, "inputs of the surrogate")
+        if self.version == 0:
+            return np.full((noutput, ncells), np.nan), np.full(ncells, np.inf), None
+        mean, score = np.empty((noutput, ncells)), np.empty(ncells)
+        members = np.empty((self.members, noutput, ncells)) if with_members else None
+        if ncells:
+            self._kernel(
+                **self._arguments, ncells=ncells, inputs=inputs, mean=mean, score=score, members=members
+            )
+        return mean, score, members
+
+    def _check_samples(self, samples: Samples) -> None:
+        if len(samples) < FEWEST_SAMPLES:
+            raise SurrogateError(
+                f"samples to learn from must be at least {FEWEST_SAMPLES}, got {len(samples)}; collect more"
+            )
+        check_array(self.inputs, samples.inputs, len(samples), "inputs of samples")
+        check_array(self.outputs, samples.outputs, len(samples), "outputs of samples")
+
+    def _losses(self, samples: Samples, learnt: np.ndarray) -> np.ndarray:
+        """Root mean square error of each member as it is, (nmember,); infinity before the first training."""
+        if self.version == 0:
+            return np.full(self.members, np.inf)
+        scale = self.output_scaling[1][:, None]
+        answers = self.predict_members(samples.inputs)
+        apart = [(transform.encode(self.outputs, answer) - learnt) / scale for answer in answers]
+        return np.sqrt(np.mean(np.square(apart), axis=(1, 2)))
+
+    def _rescale(self, samples: Samples, learnt: np.ndarray) -> None:
+        """New means and scales; the members' weights follow, or start afresh where they cannot."""
+        inputs = transform.input_scaling(self.inputs, samples.inputs)
+        outputs = transform.output_scaling(self.outputs, learnt)
+        grown = (inputs[1] > LARGEST_GROWTH * self.input_scaling[1]).any()
+        for member in range(self.members):
+            if self.version == 0 or grown:
+                self.weights[member] = self.network.start(self.seed, self.version, member)
+                self.damping[member] = START_DAMPING
+            else:
+                self.weights[member] = self.network.rescale(
+                    self.weights[member], self.input_scaling, inputs, self.output_scaling, outputs
+                )
+        self.input_scaling, self.output_scaling = inputs, outputs
+        self.field_scales = transform.field_scales(self.outputs, samples.outputs)
+
+    def _held_out(self, samples: Samples) -> np.ndarray:
+        """Which samples each member does not see, (nmember, n) bool; a sample keeps its place for ever."""
+        member = np.arange(self.members)[:, None]
+        numbers = random_uniform("split", self.seed, samples.step, samples.iteration, samples.ids, member)
+        held_out = numbers < HELD_OUT
+        held_out[np.arange(self.members), numbers.argmin(axis=1)] = True
+        return held_out
+
+    def _train_members(self, samples, learnt, held_out, schedule) -> tuple[np.ndarray, int]:
+        """Collective. Each rank trains its members, then all get all: their losses, and epochs in all."""
+        x = ((samples.inputs.T - self.input_scaling[0]) / self.input_scaling[1]).copy()
+        y = ((learnt.T - self.output_scaling[0]) / self.output_scaling[1]).copy()
+        results = np.zeros((self.members, self.network.nweight + 3))
+        with together(self.comm):
+            for member in range(self.comm.rank, self.members, self.comm.size):
+                results[member] = self._train_member(member, x, y, held_out[member], schedule)
+        for member in range(self.members):
+            self.comm.Bcast(results[member], root=member % self.comm.size)
+        self.weights, self.damping = results[:, :-3].copy(), results[:, -3].copy()
+        return np.sqrt(results[:, -2]), int(results[:, -1].sum())
+
+    def _train_member(self, member: int, x, y, held_out, schedule) -> np.ndarray:
+        """Weights, damping, mean squared error and epochs in one row, ready to be sent."""
+        from hpcmsm.surrogate.training import fit
+
+        seen = ~held_out
+        trained = fit(
+            self.network,
+            self.weights[member],
+            self.damping[member],
+            (x[seen], y[seen]),
+            (x[held_out], y[held_out]),
+            schedule,
+        )
+        return np.concatenate([trained.flat, [trained.damping, trained.loss, trained.epochs]])
+
+    def _held_out_misfits(self, samples: Samples, held_out: np.ndarray) -> dict[str, float]:
+        answers = self.predict_members(samples.inputs)
+        misfits = [
+            self.misfit(answer[:, out], samples.outputs[:, out])
+            for answer, out in zip(answers, held_out, strict=True)
+        ]
+        p50, p99 = np.quantile(np.concatenate(misfits), [0.5, 0.99])
+        return {"held_out_p50": float(p50), "held_out_p99": float(p99)}
+
+    def _slowest(self, seconds: float) -> float:
+        """Collective. The largest of the ranks' seconds."""
+        from mpi4py import MPI
+
+        mine, largest = np.array([seconds]), np.empty(1)
+        self.comm.Allreduce(mine, largest, op=MPI.MAX)
+        return float(largest[0])
+
+
+def _check_sizes(members: int, hidden: tuple[int, ...]) -> None:
+    if members < 2:
+        raise SurrogateError(f"surrogate.members must be at least 2, got {members}; raise it to get a spread")
+    if not hidden or min(hidden) < 1:
+        raise SurrogateError(f"surrogate.hidden must hold positive widths, got {list(hidden)}; try [16, 16]")
