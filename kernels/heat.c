@@ -231,3 +231,95 @@ KERNEL heat_divergence_3d(
                 }
     }
 }
+
+// The same operator without cross terms as numbers per cell, to assemble a matrix: divergence = centre T
+// + the sum over neighbours of coefficient T + constant. Coefficients through physical sides are 0.
+
+INLINE real coefficient_back(const real *k, Axis axis)
+{
+    return axis.back > 0 ? face_conductivity(k - axis.back, axis.back) * axis.per_h * axis.per_h : R(0);
+}
+
+INLINE real coefficient_ahead(const real *k, Axis axis)
+{
+    return axis.ahead > 0 ? face_conductivity(k, axis.ahead) * axis.per_h * axis.per_h : R(0);
+}
+
+// Writes the coefficients of one axis, and adds the share of its physical sides to centre and constant.
+// `side` is that of the low end, 3 * nface before that of the high end.
+INLINE void axis_coefficients(const real *k, Axis axis, const real *side, long nface, long face, real *back,
+                              real *ahead, real *centre, real *constant)
+{
+    const real *far = side + 3 * nface;
+    real low = axis.back > 0 ? R(0) : axis.per_h, high = axis.ahead > 0 ? R(0) : axis.per_h;
+    *back = coefficient_back(k, axis);
+    *ahead = coefficient_ahead(k, axis);
+    *centre -= *back + *ahead + low * side[face] + high * far[face];
+    *constant += low * (side[face] * side[nface + face] + side[2 * nface + face]) +
+                 high * (far[face] * far[nface + face] + far[2 * nface + face]);
+}
+
+KERNEL heat_coefficients_2d(
+    long nx,                   // owned cells along x
+    long ny,                   // owned cells along y
+    real hx,                   // [m] cell size along x
+    real hy,                   // [m] cell size along y
+    const int *physical,       // (4) 1 where the side x- x+ y- y+ is a physical boundary, else 0
+    const real *conductivity,  // (3, ny + 2, nx + 2) [W/(m K)] K with ghosts: xx yy xy
+    const real *side_x,        // (2, 3, ny) [SI] sides x- x+: coefficient [W/(m2 K)], value [K], flux [W/m2]
+    const real *side_y,        // (2, 3, nx) [SI] sides y- y+
+    real *coefficients         // (6, ny, nx) [W/(m3 K)] centre, x-, x+, y-, y+; then constant [W/m3]
+) {
+    FOR_EACH_ROW(row, ny) {
+        long stride = nx + 2, component = (ny + 2) * stride, n = ny * nx;
+        const real *k = conductivity + (row + 1) * stride + 1;
+        real *result = coefficients + row * nx;
+        Axis y = axis_at(row, ny, stride, physical + 2, hy);
+        FOR_EACH_IN_ROW(i, 0, nx) {
+            Axis x = axis_at(i, nx, 1, physical, hx);
+            real centre = R(0), constant = R(0);
+            axis_coefficients(k + i, x, side_x, ny, row, &result[n + i], &result[2 * n + i], &centre,
+                              &constant);
+            axis_coefficients(k + component + i, y, side_y, nx, i, &result[3 * n + i], &result[4 * n + i],
+                              &centre, &constant);
+            result[i] = centre;
+            result[5 * n + i] = constant;
+        }
+    }
+}
+
+KERNEL heat_coefficients_3d(
+    long nx,                   // owned cells along x
+    long ny,                   // owned cells along y
+    long nz,                   // owned cells along z
+    real hx,                   // [m] cell size along x
+    real hy,                   // [m] cell size along y
+    real hz,                   // [m] cell size along z
+    const int *physical,       // (6) 1 where the side x- x+ y- y+ z- z+ is a physical boundary, else 0
+    const real *conductivity,  // (6, nz + 2, ny + 2, nx + 2) [W/(m K)] K with ghosts: xx yy zz yz xz xy
+    const real *side_x,        // (2, 3, nz, ny) [SI] sides x- x+: coefficient, value, flux as in 2D
+    const real *side_y,        // (2, 3, nz, nx) [SI] sides y- y+
+    const real *side_z,        // (2, 3, ny, nx) [SI] sides z- z+
+    real *coefficients         // (8, nz, ny, nx) [W/(m3 K)] centre, x-, x+, y-, y+, z-, z+; constant [W/m3]
+) {
+    FOR_EACH_ROW(row, ny * nz) {
+        long j = row % ny, l = row / ny, n = nz * ny * nx;
+        long stride = nx + 2, layer = (ny + 2) * stride, component = (nz + 2) * layer;
+        const real *k = conductivity + (l + 1) * layer + (j + 1) * stride + 1;
+        real *result = coefficients + row * nx;
+        Axis y = axis_at(j, ny, stride, physical + 2, hy);
+        Axis z = axis_at(l, nz, layer, physical + 4, hz);
+        FOR_EACH_IN_ROW(i, 0, nx) {
+            Axis x = axis_at(i, nx, 1, physical, hx);
+            real centre = R(0), constant = R(0);
+            axis_coefficients(k + i, x, side_x, ny * nz, row, &result[n + i], &result[2 * n + i], &centre,
+                              &constant);
+            axis_coefficients(k + component + i, y, side_y, nx * nz, l * nx + i, &result[3 * n + i],
+                              &result[4 * n + i], &centre, &constant);
+            axis_coefficients(k + 2 * component + i, z, side_z, nx * ny, j * nx + i, &result[5 * n + i],
+                              &result[6 * n + i], &centre, &constant);
+            result[i] = centre;
+            result[7 * n + i] = constant;
+        }
+    }
+}

@@ -19,6 +19,11 @@ typedef unsigned char byte;
 #define KERNEL extern "C" __global__ void
 #define INLINE static __device__ __forceinline__
 
+/* Names of their own, since x may be the name of an index in the macros below. */
+#define HP_MEMBER ((long)threadIdx.x)
+#define HP_MEMBERS ((long)blockDim.x)
+#define HP_BLOCK ((long)blockIdx.x)
+#define HP_BLOCKS ((long)gridDim.x)
 #define HP_FIRST ((long)blockIdx.x * blockDim.x + threadIdx.x)
 #define HP_STRIDE ((long)gridDim.x * blockDim.x)
 #define FOR_EACH_CELL(c, ncells) for (long c = HP_FIRST; c < (ncells); c += HP_STRIDE)
@@ -30,26 +35,26 @@ typedef unsigned char byte;
         for (long x = hp_cell % (nx), y = hp_cell / (nx) % (ny), z = hp_cell / (nx) / (ny), hp_once = 1; \
              hp_once; hp_once = 0)
 
-#define FOR_EACH_ROW(row, nrows) for (long row = blockIdx.x; row < (nrows); row += gridDim.x)
-#define FOR_EACH_IN_ROW(x, first, last) for (long x = (first) + threadIdx.x; x < (last); x += blockDim.x)
+#define FOR_EACH_ROW(row, nrows) for (long row = HP_BLOCK; row < (nrows); row += HP_BLOCKS)
+#define FOR_EACH_IN_ROW(x, first, last) for (long x = (first) + HP_MEMBER; x < (last); x += HP_MEMBERS)
 #define ROW_BARRIER __syncthreads()
-#define ROW_ONCE if (threadIdx.x == 0)
+#define ROW_ONCE if (HP_MEMBER == 0)
 
 #define LANES 1
-#define FOR_EACH_TEAM(team, ncells) for (long team = blockIdx.x; team < (ncells); team += gridDim.x)
-#define FOR_EACH_POINT(i, npoint) for (long i = threadIdx.x; i < (npoint); i += blockDim.x)
+#define FOR_EACH_TEAM(team, ncells) for (long team = HP_BLOCK; team < (ncells); team += HP_BLOCKS)
+#define FOR_EACH_POINT(i, npoint) for (long i = HP_MEMBER; i < (npoint); i += HP_MEMBERS)
 #define FOR_EACH_POINT_2D(x, y, nx, ny)                                             \
-    for (long hp_point = threadIdx.x; hp_point < (long)(nx) * (ny); hp_point += blockDim.x) \
+    for (long hp_point = HP_MEMBER; hp_point < (long)(nx) * (ny); hp_point += HP_MEMBERS) \
         for (long x = hp_point % (nx), y = hp_point / (nx), hp_once = 1; hp_once; hp_once = 0)
 #define FOR_EACH_POINT_3D(x, y, z, nx, ny, nz)                                              \
-    for (long hp_point = threadIdx.x; hp_point < (long)(nx) * (ny) * (nz); hp_point += blockDim.x) \
+    for (long hp_point = HP_MEMBER; hp_point < (long)(nx) * (ny) * (nz); hp_point += HP_MEMBERS) \
         for (long x = hp_point % (nx), y = hp_point / (nx) % (ny), z = hp_point / (nx) / (ny), hp_once = 1; \
              hp_once; hp_once = 0)
 #define FOR_EACH_LANE(l) for (int l = 0; l < 1; ++l)
 #define TEAM_BARRIER __syncthreads()
 #define TEAM_SUM(values) ((values)[0] = hp_team_sum((values)[0]))
 #define TEAM_MAX(values) ((values)[0] = hp_team_max((values)[0]))
-#define TEAM_ONCE if (threadIdx.x == 0)
+#define TEAM_ONCE if (HP_MEMBER == 0)
 #define TEAM_SCRATCH(scratch, size) hp_team_scratch(scratch, size)
 
 /* The butterfly gives every thread the same bits, as a + b == b + a; warps are then added in order. */
