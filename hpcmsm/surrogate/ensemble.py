@@ -97,17 +97,18 @@ class Ensemble(Surrogate):
         Raises:
             SurrogateError: too few samples, or samples that cannot be learnt from.
         """
-        from hpcmsm.surrogate.training import Schedule  # torch is loaded here and not before
+        # torch is loaded here and not before
+        from hpcmsm.surrogate.training import Schedule, present_losses
 
         start = perf_counter()
         self._check_samples(samples)
         learnt = transform.encode(self.outputs, samples.outputs)
         schedule, held_out = Schedule(**self.schedule), self._held_out(samples)
-        losses, epochs = self._losses(samples, learnt), 0
-        if losses.max() > schedule.goal:
+        losses, epochs = present_losses(self.network, self.weights, *self._scaled(samples, learnt)), 0
+        if self.version == 0 or not losses.max() <= schedule.goal:  # a NaN is not good enough
             self._rescale(samples, learnt)
             self.version += 1
-            losses, epochs = self._train_members(samples, learnt, held_out, schedule)
+            losses, epochs = self._train_members(*self._scaled(samples, learnt), held_out, schedule)
             self._refresh()
         return {
             "samples": len(samples),
@@ -142,9 +143,8 @@ class Ensemble(Surrogate):
             if not same or (name == "widths" and not np.array_equal(theirs, mine)):
                 got = "none" if theirs is None else f"shape {np.shape(theirs)}"
                 raise SurrogateError(
-                    f"'{name}' of a stored surrogate must have shape {mine.shape}, of {self.members} networks "
-                    f"of widths {self.network.widths}, got {got}; use the members and hidden layers it was "
-                    "stored with"
+                    f"'{name}' of a stored surrogate must have shape {mine.shape}, got {got}; use the "
+                    f"members and hidden layers of then (now {self.members} of widths {self.network.widths})"
                 )
         self.version = int(state["version"][0])
         self.weights = np.array(state["weights"], dtype=float)
@@ -203,14 +203,11 @@ class Ensemble(Surrogate):
         check_array(self.inputs, samples.inputs, len(samples), "inputs of samples")
         check_array(self.outputs, samples.outputs, len(samples), "outputs of samples")
 
-    def _losses(self, samples: Samples, learnt: np.ndarray) -> np.ndarray:
-        """Root mean square error of each member as it is, (nmember,); infinity before the first training."""
-        if self.version == 0:
-            return np.full(self.members, np.inf)
-        scale = self.output_scaling[1][:, None]
-        answers = self.predict_members(samples.inputs)
-        apart = [(transform.encode(self.outputs, answer) - learnt) / scale for answer in answers]
-        return np.sqrt(np.mean(np.square(apart), axis=(1, 2)))
+    def _scaled(self, samples: Samples, learnt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs (n, ninput) and outputs (n, noutput) as the networks see them."""
+        x = (samples.inputs.T - self.input_scaling[0]) / self.input_scaling[1]
+        y = (learnt.T - self.output_scaling[0]) / self.output_scaling[1]
+        return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
     def _rescale(self, samples: Samples, learnt: np.ndarray) -> None:
         """New means and scales; the members' weights follow, or start afresh where they cannot."""
@@ -236,10 +233,8 @@ class Ensemble(Surrogate):
         held_out[np.arange(self.members), numbers.argmin(axis=1)] = True
         return held_out
 
-    def _train_members(self, samples, learnt, held_out, schedule) -> tuple[np.ndarray, int]:
+    def _train_members(self, x, y, held_out, schedule) -> tuple[np.ndarray, int]:
         """Collective. Each rank trains its members, then all get all: their losses, and epochs in all."""
-        x = ((samples.inputs.T - self.input_scaling[0]) / self.input_scaling[1]).copy()
-        y = ((learnt.T - self.output_scaling[0]) / self.output_scaling[1]).copy()
         results = np.zeros((self.members, self.network.nweight + 3))
         with together(self.comm):
             for member in range(self.comm.rank, self.members, self.comm.size):

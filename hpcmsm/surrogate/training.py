@@ -106,6 +106,14 @@ def fit(network: Network, flat, damping: float, data, held_out, schedule: Schedu
     return Trained(best.flat.numpy(), damping, best.loss, best.epochs)
 
 
+def present_losses(network: Network, weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Root mean square errors (nmember,) of networks as they are, on all samples."""
+    with one_thread(), torch.no_grad():
+        x, y = _tensors((x, y))
+        outputs = [forward(network, torch.from_numpy(flat), x) for flat in weights]
+        return np.array([float(((output - y) ** 2).mean().sqrt()) for output in outputs])
+
+
 @contextmanager
 def one_thread():
     """More threads would add in another order."""
