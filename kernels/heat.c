@@ -8,7 +8,8 @@
 // leaves one cell enters the other to the last bit, and no cell can tell where a rank's block ends.
 //   normal part: harmonic mean of the normal conductivity, times the difference over h
 //   cross part:  arithmetic mean of the cross conductivity, times the mean of the slopes along the face
-//                in both cells. A slope is a central difference, one-sided where a physical side is near.
+//                in both cells. A slope is a central difference, one-sided where a physical side is near
+//                (second order in the mean; h^2 log(1/h) in the corner cells between two physical sides).
 //   physical side: coefficient * (value - T) + flux, into the block. The cross part shifts the surface
 //                temperature by h/(2k) k_cross slope and enters through the same coefficient: fully at a
 //                given temperature, not at all at a given flux.
