@@ -5,6 +5,9 @@
 Strong: the case as it is on every number of ranks. Weak: as many more cells along one axis (of the
 same size each) as there are more ranks. Writes scaling.json, scaling.md and scaling.png. Before it
 reports, it asserts that the strong runs agree in their final fields.
+
+A surrogate makes the micro work depend on how alike the cells are, not on how many there are; add
+--set surrogate.enabled=false to measure the ranks alone.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "repeats": options.repeats,
         "launcher": options.launcher,
-        "provenance": runs["strong"][0]["summaries"][0].get("provenance", {}),
+        "versions": versions(runs["strong"][0]["summaries"][0].get("provenance", {})),
         "largest_difference": agreement,
         **{study: study_table(points, weak=study == "weak") for study, points in runs.items()},
     }
@@ -142,7 +145,7 @@ def run(options, nranks: int, overrides: list[str], folder: Path) -> dict:
 
 
 def check_agreement(points: list[dict], allowed: float) -> dict[str, float]:
-    """Largest difference of each field over the rank counts, as a share of the field's range.
+    """Largest difference of the macro field over the rank counts, as a share of its range.
 
     Raises:
         ScalingError: a difference is above `allowed`.
@@ -160,26 +163,29 @@ def check_agreement(points: list[dict], allowed: float) -> dict[str, float]:
 
 
 def differences(one: dict, other: dict) -> dict[str, float]:
-    """Differences of two points' last runs in every field, as shares of the field's range."""
-    fields = one["summaries"][-1]["fields"]
-    ranges = {name: field["max"] - field["min"] or abs(field["max"]) or 1.0 for name, field in fields.items()}
+    """Difference of two points' last runs in the macro field, as a share of the field's range."""
+    fields, others = (each["summaries"][-1]["fields"] for each in (one, other))
+    # The macro field stands first; what the closure answered follows from it.
+    name, field = next(iter(fields.items()))
+    span = field["max"] - field["min"] or abs(field["max"]) or 1.0
     files = [newest_checkpoint(each["folder"]) for each in (one, other)]
-    if None not in files:
-        from hpcmsm.io.inspect import compare
+    if None in files:  # then the extremes have to do
+        return {name: max(abs(field[key] - others[name][key]) for key in ("min", "max")) / span}
+    from hpcmsm.io.inspect import compare
 
-        rows, _ = compare(*files)
-        return {row.name: row.absolute / ranges[row.name] for row in rows if row.name in ranges}
-    # Without checkpoints the extremes have to do.
-    others = other["summaries"][-1]["fields"]
-    return {
-        name: max(abs(field[key] - others[name][key]) for key in ("min", "max")) / ranges[name]
-        for name, field in fields.items()
-    }
+    rows, _ = compare(*files)
+    return {name: next(row.absolute for row in rows if row.name.split("/")[-1] == name) / span}
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint of a run; names sort as steps do."""
     return max((folder / "checkpoints").glob("*.h5"), default=None)
+
+
+def versions(provenance: dict) -> dict[str, str]:
+    """What was measured, without what belongs to one run or one machine's folders."""
+    private = ("command", "started", "host", "nranks", "case_folder")
+    return {name: value for name, value in provenance.items() if name not in private}
 
 
 def study_table(points: list[dict], weak: bool) -> list[dict]:
