@@ -47,6 +47,7 @@ setup(
         "pydantic>=2",
         "tomli-w",
         "matplotlib",
+        "pillow",
         "torch>=2.4",
     ],
     extras_require={
