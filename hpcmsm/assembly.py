@@ -19,10 +19,7 @@ from hpcmsm.grid import AXES, Grid
 from hpcmsm.macro.base import MacroModel
 from hpcmsm.macro.boundary import periodic_axes
 from hpcmsm.macro.heat import Heat
-try:
-    from hpcmsm.io.images import read_labels
-except ImportError:
-    read_labels = print
+from hpcmsm.io.images import read_labels
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.registry import make_micro
 from hpcmsm.parallel import together

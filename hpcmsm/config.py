@@ -178,7 +178,7 @@ class SurrogateSection(Section):
     members: Annotated[int, Key(ge=2, le=64, strict=True)] = 5
     hidden: list[Count] = Key(default=[16, 16], min_length=1, max_length=4)
     capacity: Annotated[int, Key(ge=64, strict=True)] = 2048
-    first_samples: Annotated[int, Key(ge=16, strict=True)] = 64
+    first_samples: Annotated[int, Key(ge=10, strict=True)] = 16
     growth: Annotated[float, Key(gt=0)] = 0.2
 
 

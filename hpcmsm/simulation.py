@@ -92,6 +92,9 @@ class Simulation:
         self._ask(self.time, self.dt, self.vector)
         self.output.log(0, self.time, 0.0, self.closure.finish_step(0), 0, perf_counter() - self.started)
         self._write_snapshot()
+        if self.case.checkpoint.every:
+            # A run that is cut off before its first due checkpoint can go on as well.
+            self._write_checkpoint()
 
     @classmethod
     def resume(cls, output: Path, comm, overrides: list[str] = (), quiet: bool = False) -> Simulation:

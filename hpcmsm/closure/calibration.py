@@ -16,6 +16,9 @@ from hpcmsm.surrogate.base import Samples, Surrogate
 TINY = 1e-30
 STEP_SIZE = 0.05  # gamma of Gibbs and Candes: how fast the level follows the audits
 FEW_AUDITS = 20  # a step with fewer audits than this moves the level by correspondingly less
+# Bounds of the level, as parts of the wanted one. A lower floor could ask for a quantile that the
+# window cannot hold: nothing would be accepted, nothing audited, and the level could not recover.
+FLOOR, CEILING = 0.25, 2.0
 
 
 def weighted_quantile(ratios: np.ndarray, weights: np.ndarray, level: float) -> float:
@@ -64,7 +67,8 @@ class Calibration:
         self._renew()
 
     def rescore(self, surrogate: Surrogate) -> None:
-        """Score the whole window by a new version."""
+        """Score the whole window by a new version, whose level starts afresh."""
+        self.alpha = self.target
         self.ratios = _ratios(self.window, surrogate)
         self._renew()
 
@@ -74,13 +78,13 @@ class Calibration:
             return
         gain = STEP_SIZE * audited / (audited + FEW_AUDITS)
         moved = self.alpha + gain * (self.target - missed / audited)
-        self.alpha = float(np.clip(moved, self.target / 20.0, 2.0 * self.target))
+        self.alpha = float(np.clip(moved, FLOOR * self.target, CEILING * self.target))
         self._renew()
 
     @property
     def at_floor(self) -> bool:
         """Whether caution alone no longer helps, so that the surrogate must be trained anew."""
-        return self.alpha <= self.target / 20.0
+        return self.alpha <= FLOOR * self.target
 
     def _renew(self) -> None:
         self.q = weighted_quantile(self.ratios, self.window.weight, 1.0 - self.alpha)

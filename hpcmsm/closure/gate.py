@@ -27,7 +27,7 @@ from hpcmsm.surrogate.replay import ReplayBuffer
 from hpcmsm.timers import Timers
 
 # A step in which more than this falls back asks for training even if the buffer grew little.
-MANY_FALLBACKS, FEW_NEW_SAMPLES = 0.2, 16
+MANY_FALLBACKS, FEW_NEW_SAMPLES = 0.2, 8
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _steps(folder: Path) -> list[int]:
 def _remove_old(folder: Path, step: int, keep: int) -> None:
     steps = _steps(folder)
     kept = [other for other in steps if other <= step][:keep]
-    leftovers = list(folder.glob(f"step_*.h5{TEMPORARY}"))
+    leftovers = list(folder.glob(f"step_*.h5{TEMPORARY}*"))
     # A file that cannot be removed does no harm; the new one is in place.
     for path in leftovers + [folder / checkpoint_name(other) for other in steps if other not in kept]:
         with suppress(OSError):

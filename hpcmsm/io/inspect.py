@@ -46,7 +46,7 @@ def _is_index(path: Path) -> bool:
 
 def _describe_index(path: Path) -> str:
     with reading(path) as h5file:
-        steps, times = h5file["step"][()], h5file["VTKHDF/Steps/Values"][()]
+        steps, times = h5file["step"][()], h5file["time"][()]
         facts = {
             "snapshots": len(steps),
             "steps": f"{steps[0]} to {steps[-1]}",

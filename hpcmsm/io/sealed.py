@@ -186,7 +186,7 @@ class SealedReader:
     def __init__(self, h5file, name: str):
         self.h5file, self.name = h5file, name
         version = h5file.attrs.get("format")
-        if version is None or "seal" not in h5file.attrs:
+        if not isinstance(version, np.integer) or "seal" not in h5file.attrs:
             raise CheckpointError(f"{name} is not a complete file of hpcmsm; give another file")
         if int(version) > FORMAT:
             raise CheckpointError(f"{name} is of the newer format {version}; read it with a newer hpcmsm")
@@ -266,7 +266,7 @@ class SealedReader:
 
 def decoded(text) -> str:
     """A string as HDF5 keeps it, in UTF-8."""
-    return bytes(text).decode()
+    return text if isinstance(text, str) else bytes(text).decode()
 
 
 def verify(comm, path: Path, kind: str | None = None) -> None:

@@ -58,7 +58,7 @@ class SnapshotWriter:
         self.notes = grid.comm.bcast(self.notes)
 
     def _find(self) -> None:
-        for leftover in self.folder.glob(f"fields*{TEMPORARY}"):
+        for leftover in self.folder.glob(f"fields*{TEMPORARY}*"):
             with suppress(OSError):
                 leftover.unlink()
         wanted = grid_header(self.grid)

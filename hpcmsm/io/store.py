@@ -16,8 +16,6 @@ os.environ.setdefault("H5PY_ALWAYS_USE_MPI", "1")
 import h5py
 
 TEMPORARY = ".tmp"
-# From version 1.8 on HDF5 guards its metadata by checksums; virtual datasets need 1.10.
-VERSIONS = ("v108", "v110")
 # What h5py raises for a full disk or a damaged file, depending on where HDF5 notices it. Nothing
 # that a mistake of ours would raise: it would be taken for damage.
 WRITE_ERRORS = (OSError, RuntimeError)
@@ -42,7 +40,9 @@ def write_whole(comm, path: Path, fill: Callable) -> None:
         fill: called with the open h5py.File on every rank. An error that it raises must be agreed
             on by all ranks, see `together`; then the temporary file goes and the error is raised.
     Raises:
-        SetupError: h5py lacks MPI, the folder is not writable, or the disk is full.
+        SetupError: h5py lacks MPI, the folder is not writable, or the disk is full. Then the run
+            should end: after a collective write that failed on some ranks only, Open MPI 4 may
+            hang in the next one.
     """
     need_parallel_hdf5(comm)
     path = Path(path)
@@ -101,6 +101,7 @@ def _let_go(temporary: Path) -> None:
 
 def _create(comm, path: Path):
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    # From version 1.8 on HDF5 guards its metadata by checksums; virtual datasets need 1.10.
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
     # Without this buffer a full disk is noticed by the call that writes, not by a later one.
     access.set_sieve_buf_size(0)

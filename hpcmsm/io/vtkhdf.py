@@ -52,12 +52,16 @@ def write_index(folder: Path, pieces: list[Piece]) -> None:
 
 def _fill(h5file, pieces: list[Piece]) -> None:
     h5file.attrs["kind"] = np.bytes_(b"snapshot index")
+    times = np.array([piece.time for piece in pieces], float)
     h5file.create_dataset("step", data=np.array([piece.step for piece in pieces], np.int64))
+    h5file.create_dataset("time", data=times)
     root = h5file.create_group("VTKHDF")
     _describe_grid(root, pieces[-1].grid)
-    steps = root.create_group("Steps")
-    steps.attrs["NSteps"] = len(pieces)
-    steps.create_dataset("Values", data=np.array([piece.time for piece in pieces], float))
+    # VTK takes a file with one step for one without time, whose arrays have no axis of time.
+    if len(pieces) > 1:
+        steps = root.create_group("Steps")
+        steps.attrs["NSteps"] = len(pieces)
+        steps.create_dataset("Values", data=times)
     cell_data = root.create_group("CellData")
     for name, last in pieces[-1].datasets.items():
         # One array over time needs the same shape and type in every snapshot.
@@ -80,16 +84,17 @@ def _describe_grid(root, grid: dict) -> None:
 
 
 def _add_virtual(group, name: str, pieces: list[Piece]) -> None:
-    """A dataset (nsteps, nz, ny, nx[, size]) that is read from the snapshot files."""
+    """A dataset ([nsteps,] nz, ny, nx[, size]) that is read from the snapshot files."""
     field, shape, dtype = pieces[-1].datasets[name]
-    is_2d = len(pieces[-1].grid["cells"]) == 2
-    whole = h5py.h5s.create_simple((len(pieces), *((1,) if is_2d else ()), *shape))
+    time_axis = (len(pieces),) if len(pieces) > 1 else ()
+    layer = (1,) if len(pieces[-1].grid["cells"]) == 2 else ()
+    whole = h5py.h5s.create_simple((*time_axis, *layer, *shape))
     source = h5py.h5s.create_simple(shape)
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     # h5py's own VirtualLayout takes five times as long, and this is done after each snapshot.
     for number, piece in enumerate(pieces):
-        start = (number, *[0] * (len(whole.shape) - 1))
-        whole.select_hyperslab(start, (1, *whole.shape[1:]))
+        if time_axis:
+            whole.select_hyperslab((number, *[0] * len(layer + shape)), (1, *layer, *shape))
         creation.set_virtual(whole, piece.name.encode(), f"/cells/{name}".encode(), source)
     kind = h5py.h5t.py_create(dtype, logical=True)
     identifier = h5py.h5d.create(group.id, name.encode(), kind, whole, creation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import difflib
 import functools
@@ -9,6 +10,7 @@ import hashlib
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import tempfile
 import uuid
@@ -22,7 +24,7 @@ HEADER = "hpcmsm.h"
 # scalar remainder of a loop give the same bits, and a cell's answer does not depend on the batch.
 FLAGS = (
     *("-std=c11", "-O3", "-march=native", "-fPIC", "-shared", "-fvisibility=hidden", "-fopenmp-simd"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
 )
 
 
@@ -71,7 +73,6 @@ def full_source(path: Path) -> str:
     return f'#line 1 "{HEADER}"\n{header}\n#line 1 "{path.name}"\n{path.read_text()}\n'
 
 
-@functools.cache
 def compiler() -> tuple[tuple[str, ...], str]:
     """The C compiler (CC, else cc) as a command, and its version.
 
@@ -79,6 +80,11 @@ def compiler() -> tuple[tuple[str, ...], str]:
         SetupError: there is none.
     """
     command = tuple(shlex.split(os.environ.get("CC", ""))) or ("cc",)
+    return command, _compiler_version(command)
+
+
+@functools.cache
+def _compiler_version(command: tuple[str, ...]) -> str:
     try:
         answer = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -86,7 +92,7 @@ def compiler() -> tuple[tuple[str, ...], str]:
             f"a C compiler must be installed, got none as '{shlex.join(command)}' ({error}); "
             "install gcc or set CC to a compiler"
         ) from error
-    return command, answer.stdout.splitlines()[0]
+    return answer.stdout.partition("\n")[0]
 
 
 @functools.cache
@@ -108,15 +114,16 @@ def cache_folder() -> Path:
 
 
 @functools.cache
-def writable_cache() -> Path:
-    """The cache folder, or a temporary one where that cannot be written."""
-    folder = cache_folder()
+def writable(folder: Path) -> Path:
+    """The folder, made if need be; or a temporary one, until this process ends, where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="hpcmsm-kernels-"))
+        temporary = Path(tempfile.mkdtemp(prefix="hpcmsm-kernels-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
 
 
 def compile_for_cpu(path: Path, dtype: str, threads: int) -> Path:
@@ -134,7 +141,7 @@ def compile_for_cpu(path: Path, dtype: str, threads: int) -> Path:
     ]
     source = full_source(path)
     recipe = "\0".join((source, version, *command, *flags, processor()))
-    folder = writable_cache()
+    folder = writable(cache_folder())
     target = folder / f"{path.stem}-{hashlib.sha256(recipe.encode()).hexdigest()[:24]}.so"
     if not target.exists():
         # Each process builds under its own name; whoever renames last wins, with the same content.
@@ -152,8 +159,6 @@ def _run_compiler(command: list[str], source: str, path: Path) -> None:
 
 
 @functools.cache
-def load_library(path: Path, dtype: str, threads: int) -> ctypes.CDLL:
+def load_library(compiled: Path) -> ctypes.CDLL:
     """A compiled kernel file, ready for calls."""
-    library = ctypes.CDLL(str(compile_for_cpu(path, dtype, threads)))
-    ctypes.c_int.in_dll(library, "hpcmsm_threads").value = threads
-    return library
+    return ctypes.CDLL(str(compiled))

@@ -109,9 +109,9 @@ class GpuKernel(Kernel):
 
     def __call__(self, *values, **named) -> None:
         values = self._ordered(values, named)
+        passed = [self._passed(place, value) for place, value in enumerate(values)]
         if self.debug:
             self._check(values)
-        passed = [self._passed(place, value) for place, value in enumerate(values)]
         by_name = dict(zip(self.names, values, strict=True))
         ncells = math.prod(size(by_name) for size in self._ncells)
         if ncells == 0:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hpcmsm.errors import KernelError
-from hpcmsm.kernels.build import find_source, load_library, suggestion
+from hpcmsm.kernels.build import compile_for_cpu, find_source, load_library, suggestion
 from hpcmsm.kernels.signature import INTEGER_TYPES, Argument, Signature, parse_file, size_expression
 
 CTYPES = {
@@ -58,6 +58,8 @@ class Kernel:
         """
         if backend not in ("cpu", "gpu"):
             raise KernelError(f"backend must be cpu or gpu, got '{backend}'; choose one of them")
+        if threads < 1:
+            raise KernelError(f"threads of a kernel must be at least 1, got {threads}; correct it")
         if dtype not in ("float64", "float32"):
             raise KernelError(
                 f"dtype of a kernel must be float64 or float32, got '{dtype}'; choose one of them"
@@ -127,8 +129,6 @@ class Kernel:
         if tuple(value.shape) != expected:
             text = f"of shape ({', '.join(argument.shape)}) = {expected}"
             raise self._wrong(argument, text, f"shape {tuple(value.shape)}")
-        if not argument.const and not value.flags["C_CONTIGUOUS"]:
-            raise self._wrong(argument, "C-contiguous", f"strides {value.strides}")
         if isinstance(value, np.ndarray) and not argument.const and not value.flags.writeable:
             raise self._wrong(argument, "writable, as the kernel writes it", "a read-only array")
 
@@ -142,7 +142,9 @@ class CpuKernel(Kernel):
     """A kernel of a shared object, called through ctypes."""
 
     def _prepare(self, path) -> None:
-        library = load_library(path, self.dtype, self.threads)
+        library = load_library(compile_for_cpu(path, self.dtype, self.threads))
+        # Shared by all kernels of the library, so it is set again in each call.
+        self._nthread = ctypes.c_int.in_dll(library, "hpcmsm_threads")
         self._function = getattr(library, self.signature.name)
         self._function.restype = None
         self._function.argtypes = [
@@ -159,8 +161,6 @@ class CpuKernel(Kernel):
 
     def __call__(self, *values, **named) -> None:
         values = self._ordered(values, named)
-        if self.debug:
-            self._check(values)
         # The types of arrays are checked always: it costs little, and a wrong one would end the process.
         passed = []
         for place, value in enumerate(values):
@@ -177,8 +177,11 @@ class CpuKernel(Kernel):
                 if facts["typestr"] != wanted or facts["strides"] is not None:
                     raise self._wrong_type(place, value)
                 passed.append(facts["data"][0])
+        if self.debug:
+            self._check(values)
         if self.scratch:
             passed.insert(self._scratch_at, self._scratch_address(values))
+        self._nthread.value = self.threads
         self._function(*passed)
 
     def _number(self, place: int, value):
