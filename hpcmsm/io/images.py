@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from hpcmsm.errors import ConfigError, SetupError
+from hpcmsm.io.store import h5py
 
 TIFF = (".tif", ".tiff")
 PICTURES = (".png", ".bmp", ".pgm")

@@ -115,7 +115,7 @@ def cache_folder() -> Path:
 
 @functools.cache
 def writable(folder: Path) -> Path:
-    """The folder, made if need be; or a temporary one, until this process ends, where it cannot be written."""
+    """The folder, made if need be; where it cannot be written, a temporary one until this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib.util
 import math
+import operator
 from ctypes.util import find_library
 from pathlib import Path
 
@@ -102,7 +103,13 @@ class GpuKernel(Kernel):
         module = self._cupy.RawModule(
             code=full_source(path), options=gpu_options(self.dtype), backend="nvrtc"
         )
-        self._function = module.get_function(self.signature.name)
+        try:
+            self._function = module.get_function(self.signature.name)
+        except self._cupy.cuda.compiler.CompileException as error:
+            first = next((line for line in str(error).splitlines() if "error" in line), str(error))
+            raise KernelError(
+                f"kernel file {path} must compile for the GPU, got '{first}'; correct it"
+            ) from None
         self._numpy_types = [argument.numpy_type(self.dtype) for argument in self.arguments]
         self._ncells = [self._size(text) for text in self.signature.ncells]
         self._device_scratch = None
@@ -133,9 +140,9 @@ class GpuKernel(Kernel):
         argument, wanted = self.arguments[place], self._numpy_types[place]
         if not argument.array:
             try:
-                return wanted.type(int(value) if argument.type in INTEGER_TYPES else float(value))
+                return wanted.type(operator.index(value) if argument.type in INTEGER_TYPES else float(value))
             except (TypeError, ValueError):
-                raise self._wrong(argument, "a number", repr(value)) from None
+                raise self._wrong_number(argument, value) from None
         if value is None and argument.role == "optional":
             return np.uintp(0)
         fine = isinstance(value, self._cupy.ndarray) and value.dtype == wanted and value.flags.c_contiguous

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import operator
 import os
 from collections.abc import Callable
 
@@ -116,13 +118,11 @@ class Kernel:
         )
 
     def _check(self, values: list) -> None:
-        """The checks of debug mode: shapes, writability, integers that are integers."""
+        """The checks of debug mode: shape and writability of each array."""
         by_name = dict(zip(self.names, values, strict=True))
         for argument, value in zip(self.arguments, values, strict=True):
             if argument.array and value is not None:
                 self._check_array(argument, value, by_name)
-            elif not argument.array and argument.type in INTEGER_TYPES and int(value) != value:
-                raise self._wrong(argument, "an integer", repr(value))
 
     def _check_array(self, argument: Argument, value, by_name: dict) -> None:
         expected = tuple(size(by_name) for size in self.shapes[argument.name])
@@ -131,6 +131,10 @@ class Kernel:
             raise self._wrong(argument, text, f"shape {tuple(value.shape)}")
         if isinstance(value, np.ndarray) and not argument.const and not value.flags.writeable:
             raise self._wrong(argument, "writable, as the kernel writes it", "a read-only array")
+
+    def _wrong_number(self, argument: Argument, value) -> KernelError:
+        kind = "an integer" if argument.type in INTEGER_TYPES else "a number"
+        return self._wrong(argument, kind, repr(value))
 
     def _wrong(self, argument: Argument, expected: str, got: str) -> KernelError:
         return KernelError(
@@ -154,7 +158,7 @@ class CpuKernel(Kernel):
         if self.signature.kind == "team":
             self.lanes = ctypes.c_int.in_dll(library, "hpcmsm_lanes").value
         self._types = [a.numpy_type(self.dtype).str if a.array else None for a in self.arguments]
-        self._convert = [int if a.type in INTEGER_TYPES else float for a in self.arguments]
+        self._convert = [operator.index if a.type in INTEGER_TYPES else float for a in self.arguments]
         self._scratch = np.empty(0, np.uint8)
         if self.scratch:
             self._scratch_at = self.signature.arguments.index(self.scratch)
@@ -188,7 +192,7 @@ class CpuKernel(Kernel):
         try:
             return self._convert[place](value)
         except (TypeError, ValueError):
-            raise self._wrong(self.arguments[place], "a number", repr(value)) from None
+            raise self._wrong_number(self.arguments[place], value) from None
 
     def _nothing(self, place: int) -> None:
         if self.arguments[place].role != "optional":
@@ -204,9 +208,7 @@ class CpuKernel(Kernel):
     def _scratch_address(self, values: list) -> int:
         """Address of scratch memory for all threads, aligned to a cache line."""
         by_name = dict(zip(self.names, values, strict=True))
-        numbers = 1
-        for size in self.shapes[self.scratch.name]:
-            numbers *= size(by_name)
+        numbers = math.prod(size(by_name) for size in self.shapes[self.scratch.name])
         nbytes = numbers * self.lanes * self.threads * self.scratch.numpy_type(self.dtype).itemsize + 64
         if self._scratch.size < nbytes:
             self._scratch = np.empty(nbytes, np.uint8)

@@ -143,7 +143,13 @@ def parse_file(text: str, filename: str) -> dict[str, Signature]:
         where = f" (kernel '{match[1]}' of {filename})"
         head, body = _split_head(text[match.end() : end], where)
         kind, ncells = _outer_loop(body, where)
-        found[match[1]] = Signature(match[1], _arguments(head, where), kind, ncells)
+        arguments = _arguments(head, where)
+        if sum(a.role == "scratch" for a in arguments) > (kind == "team"):
+            raise KernelError(
+                f"scratch memory must be one argument of a team kernel, got more or a {kind} kernel{where}; "
+                "see kernels/README.md"
+            )
+        found[match[1]] = Signature(match[1], arguments, kind, ncells)
     return found
 
 

@@ -47,7 +47,9 @@ def from_case(
     options = validate(Options, section.options, "case file", "micro.")
     microstructure = options.microstructure
     if microstructure.startswith(IMAGE):
-        microstructure = read_image(microstructure.removeprefix(IMAGE))
+        name = microstructure.removeprefix(IMAGE)
+        microstructure = read_image(name)
+        _check_phases(microstructure, name, options.phases)
     model = UnitCell(
         microstructure=microstructure,
         conductivities=[_conductivity(materials, name) for name in options.phases],
@@ -59,6 +61,15 @@ def from_case(
     )
     model.phases = tuple(options.phases)
     return model
+
+
+def _check_phases(labels: np.ndarray, name: str, phases: list[str]) -> None:
+    nphase = int(labels.max()) + 1
+    if nphase != len(phases):
+        raise ConfigError(
+            f"micro.phases must name every phase of the image '{name}', got {len(phases)} names for {nphase} "
+            "phases; name as many materials as the image has labels"
+        )
 
 
 def _conductivity(materials: dict[str, Material], name: str):
