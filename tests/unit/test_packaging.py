@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Come with PETSc and HDF5 of the machine, or are looked for at run time (see setup.py).
-NOT_BY_PIP = {"petsc4py", "h5py", "cupy", "vtkmodules", "vtk"}
+NOT_BY_PIP = {"petsc4py", "h5py", "cupy"}
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +77,27 @@ def test_installed_package_finds_its_job_template(wheel, tmp_path):
     assert text == (ROOT / "jobs" / "run.slurm").read_text()
 
 
+def needed_imports(tree: ast.AST):
+    """All import statements but those that the file itself can do without (try ... except ImportError)."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        optional = isinstance(node, ast.Try) and any(
+            getattr(handler.type, "id", "") == "ImportError" for handler in node.handlers
+        )
+        if not optional:
+            yield from needed_imports(node)
+
+
 def imported_libraries() -> set[str]:
-    """Top names of all that the package imports and python itself does not bring."""
+    """Top names of all that the package needs and python itself does not bring."""
     names = set()
     for path in (ROOT / "hpcmsm").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names.add(node.module.split(".")[0])
+        for node in needed_imports(ast.parse(path.read_text(encoding="utf-8"))):
+            whole = (
+                [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            )
+            names |= {name.split(".")[0] for name in whole}
     return names - set(sys.stdlib_module_names) - {"hpcmsm"}
 
 
