@@ -36,7 +36,8 @@ typedef struct {
 } Level;
 
 typedef struct {
-    real *x, *r, *p, *z, *black, *first; /* red, but for black; first: right-hand side of load x */
+    real *x, *r, *p, *z, *black; /* red, but for black */
+    real *scale;                 /* [2][ncolour], 1 / sqrt(diagonal) */
 } Fine;
 
 typedef struct {
@@ -419,7 +420,7 @@ INLINE void trace_of_coarsest(const Level *level)
 }
 
 /* Red part of the right-hand side into r, black part into black; the sums over faces and squares. */
-INLINE void loads_of(const Level *level, const real *scale, Fine fine, real faces[LOADS][LANES])
+INLINE void loads_of(const Level *level, Fine fine, real faces[LOADS][LANES])
 {
     FOR_EACH_LOAD(j) FOR_EACH_LANE(l) faces[j][l] = 0;
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
@@ -427,7 +428,7 @@ INLINE void loads_of(const Level *level, const real *scale, Fine fine, real face
         Around at = around(level, h, y, RED);
         const real *k = level->face;
         FOR_EACH_LANE(l) {
-            real red = scale[i * LANES + l], black = scale[(level->ncolour + i) * LANES + l];
+            real red = fine.scale[i * LANES + l], black = fine.scale[(level->ncolour + i) * LANES + l];
             fine.r[AT(i, 0)] = red * (k[FACE(at.right, LEFT)] - k[FACE(at.left, RIGHT)]);
             fine.r[AT(i, 1)] = red * (k[FACE(at.up, DOWN)] - k[FACE(at.down, UP)]);
             fine.black[AT(i, 0)] = black * (k[FACE(i, RIGHT)] - k[FACE(i, LEFT)]);
@@ -440,10 +441,10 @@ INLINE void loads_of(const Level *level, const real *scale, Fine fine, real face
     TEAM_BARRIER;
 }
 
-INLINE void dot(long npoint, const real *a, int i, const real *b, int j, real sum[LANES])
+INLINE void square(long npoint, const real *v, int j, real sum[LANES])
 {
     FOR_EACH_LANE(l) sum[l] = 0;
-    FOR_EACH_POINT(k, npoint) FOR_EACH_LANE(l) sum[l] = MUL_ADD(a[AT(k, i)], b[AT(k, j)], sum[l]);
+    FOR_EACH_POINT(k, npoint) FOR_EACH_LANE(l) sum[l] = MUL_ADD(v[AT(k, j)], v[AT(k, j)], sum[l]);
     TEAM_SUM(sum);
 }
 
@@ -454,7 +455,7 @@ INLINE int lay_out(long n, real *memory, Level *level, Fine *fine)
     real **red[4] = {&fine->x, &fine->r, &fine->p, &fine->z};
     for (int k = 0; k < 4; ++k, memory += vector * LANES) *red[k] = memory;
     fine->black = memory, memory += (n * n + PAD) * LANES;
-    fine->first = memory, memory += (n * n / 2 + PAD) * LANES;
+    fine->scale = memory, memory += (n * n + PAD) * LANES;
     int nlevel = 0;
     for (long m = n; m % 2 == 0 && nlevel < MAX_LEVELS; m /= 2, ++nlevel) {
         Level *here = level + nlevel;
@@ -574,6 +575,44 @@ INLINE void solve(const Level *level, int nlevel, Fine fine, real tolerance, lon
     }
 }
 
+/* Sums over all faces of (e_i + grad chi_i) k (e_j + grad chi_j): xx, yy, xy. Sums of squares, so that
+   nothing cancels where K is far below the mean of k. */
+INLINE void energies(const Level *level, Fine fine, real sum[3][LANES])
+{
+    FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l) {
+        real scale = fine.scale[i * LANES + l];
+        FOR_EACH_LOAD(j) fine.x[AT(i, j)] *= scale;
+        fine.z[AT(i, 0)] = R(1) / scale;
+    }
+    TEAM_BARRIER;
+    for (int k = 0; k < 3; ++k) FOR_EACH_LANE(l) sum[k][l] = 0;
+    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
+        long i = y * level->half + h;
+        Around at = around(level, h, y, BLACK);
+        FOR_EACH_LANE(l) {
+            Faces k = faces_of_black(level->face, i, l);
+            real scale = fine.scale[(level->ncolour + i) * LANES + l], unscale = R(1) / scale;
+            k.left *= unscale * fine.z[AT(at.left, 0)], k.right *= unscale * fine.z[AT(at.right, 0)];
+            k.down *= unscale * fine.z[AT(at.down, 0)], k.up *= unscale * fine.z[AT(at.up, 0)];
+            real load[LOADS] = {k.right - k.left, k.up - k.down}, left[LOADS], right[LOADS], down[LOADS], up[LOADS];
+            FOR_EACH_LOAD(j) {
+                real chi = gather(load[j], k, fine.x, at, j, l) * scale * scale;
+                left[j] = (j == 0) + chi - fine.x[AT(at.left, j)];
+                right[j] = (j == 0) + fine.x[AT(at.right, j)] - chi;
+                down[j] = (j == 1) + chi - fine.x[AT(at.down, j)];
+                up[j] = (j == 1) + fine.x[AT(at.up, j)] - chi;
+            }
+            for (int e = 0; e < 3; ++e) {
+                int a = e == 1, b = e > 0;
+                sum[e][l] += k.left * left[a] * left[b] + k.right * right[a] * right[b] +
+                             k.down * down[a] * down[b] + k.up * up[a] * up[b];
+            }
+        }
+    }
+    for (int k = 0; k < 3; ++k) TEAM_SUM(sum[k]);
+    TEAM_BARRIER;
+}
+
 /* Effective conductivity of unit cells. */
 KERNEL unit_cell_2d(
     long ncells,            // number of cells
@@ -599,7 +638,7 @@ KERNEL unit_cell_2d(
         Progress now;
         int nlevel = lay_out(n, memory, level, &fine), bad[LANES];
         real *phase = memory + (11 * n * n + 600) * LANES;
-        real share_1[LANES], lowest[LANES], highest[LANES], products[4][LANES], norm[LOADS][LANES], size[LOADS][LANES];
+        real share_1[LANES], lowest[LANES], highest[LANES], energy[3][LANES], norm[LOADS][LANES], size[LOADS][LANES];
 
         /* A cell with bad input is replaced by a harmless one and marked. */
         FOR_EACH_LANE(l) {
@@ -631,45 +670,34 @@ KERNEL unit_cell_2d(
         }
         for (int k = 0; k < nlevel; ++k) {
             if (k > 0) coarsen(level + k - 1, level + k);
-            scales(level + k, k ? level[k].u : fine.x);
+            scales(level + k, k ? level[k].u : fine.scale);
         }
-        loads_of(level, fine.x, fine, now.faces);
+        loads_of(level, fine, now.faces);
         for (int k = 0; k < nlevel; ++k) {
-            scale_faces(level + k, k ? level[k].u : fine.x);
-            if (k + 1 < nlevel) weights(level + k, level + k + 1, k ? level[k].u : fine.x, level[k + 1].u);
+            scale_faces(level + k, k ? level[k].u : fine.scale);
+            if (k + 1 < nlevel) weights(level + k, level + k + 1, k ? level[k].u : fine.scale, level[k + 1].u);
         }
         if (level[nlevel - 1].n == 2) trace_of_coarsest(level + nlevel - 1);
 
         long npoint = level->ncolour;
         FOR_EACH_LOAD(j) {
-            dot(npoint, fine.r, j, fine.r, j, norm[j]);
-            dot(npoint, fine.black, j, fine.black, j, products[j]);
+            square(npoint, fine.r, j, norm[j]);
+            square(npoint, fine.black, j, size[j]);
         }
-        dot(npoint, fine.black, 0, fine.black, 1, products[2]);
         FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
-            norm[j][l] += products[j][l];
-            now.faces[j][l] -= products[j][l];
+            norm[j][l] += size[j][l];
+            now.faces[j][l] -= size[j][l];
         }
         to_red(level, fine.r, fine.black, fine.r);
-        FOR_EACH_POINT(i, npoint) FOR_EACH_LANE(l) fine.first[i * LANES + l] = fine.r[AT(i, 0)];
-        TEAM_BARRIER;
 
         solve(level, nlevel, fine, tolerance, max_iterations, &now);
 
-        /* K_xy = -(b_x chi_y + r_y chi_x) / n^2, which makes its error quadratic too. */
-        dot(npoint, fine.r, 1, fine.x, 0, products[3]);
-        FOR_EACH_LANE(l) products[0][l] = 0;
-        FOR_EACH_POINT(i, npoint) FOR_EACH_LANE(l)
-            products[0][l] = MUL_ADD(fine.first[i * LANES + l], fine.x[AT(i, 1)], products[0][l]);
-        TEAM_SUM(products[0]);
-        FOR_EACH_LOAD(j) dot(npoint, fine.r, j, fine.r, j, size[j]);
+        FOR_EACH_LOAD(j) square(npoint, fine.r, j, size[j]);
+        energies(level, fine, energy);
         TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) {
             long c = CELL_OF(team, l, ncells);
             real points = R(n) * R(n), wrong = bad[l] ? R(0) / (R(bad[l]) - 1) : 0;
-            real off = -(products[2][l] + products[0][l] + products[3][l]) / points;
-            conductivity[c] = now.faces[0][l] / points + wrong;
-            conductivity[ncells + c] = now.faces[1][l] / points + wrong;
-            conductivity[2 * ncells + c] = off + wrong;
+            for (int k = 0; k < 3; ++k) conductivity[k * ncells + c] = energy[k][l] / points + wrong;
             real x = norm[0][l] > 0 ? hp_sqrt(size[0][l] / norm[0][l]) : 0;
             real y = norm[1][l] > 0 ? hp_sqrt(size[1][l] / norm[1][l]) : 0;
             residual[c] = hp_max(x, y);
