@@ -111,7 +111,6 @@ class GpuKernel(Kernel):
                 f"kernel file {path} must compile for the GPU, got '{first}'; correct it"
             ) from None
         self._numpy_types = [argument.numpy_type(self.dtype) for argument in self.arguments]
-        self._ncells = [self._size(text) for text in self.signature.ncells]
         self._device_scratch = None
 
     def __call__(self, *values, **named) -> None:
@@ -120,7 +119,7 @@ class GpuKernel(Kernel):
         if self.debug:
             self._check(values)
         by_name = dict(zip(self.names, values, strict=True))
-        ncells = math.prod(size(by_name) for size in self._ncells)
+        ncells = math.prod(size(by_name) for size in self.ncells)
         if ncells == 0:
             return
         if self.signature.kind == "cell":
