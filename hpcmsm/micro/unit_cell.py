@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,19 @@ WIENER_SLACK = 1e-3
 
 # Below this the rounding of the sums is larger than what more iterations gain.
 SMALLEST_TOLERANCE = 1e-14
+
+
+class Solution(NamedTuple):
+    """What the kernel returns.
+
+    outputs: K (xx, yy, xy) in W/(m K), shape (3, n). residual: of the scaled equations, relative to
+    their right-hand side, the larger of the two loads. iterations: likewise. status: see `UnitCell`.
+    """
+
+    outputs: np.ndarray
+    residual: np.ndarray
+    iterations: np.ndarray
+    status: np.ndarray
 
 
 class UnitCell(MicroModel):
@@ -82,30 +96,37 @@ class UnitCell(MicroModel):
     def evaluate(self, batch: Batch) -> Answer:
         """Solve the cell problems of a batch in one kernel call."""
         start = perf_counter()
-        ncells, cell = batch.ncells, self.microstructure
-        on_device, on_host = self._kernel.on_device, self._kernel.on_host
-        outputs, residual = on_device(np.empty((3, ncells))), on_device(np.empty(ncells))
-        iterations, status = on_device(np.empty(ncells, np.int32)), on_device(np.empty(ncells, np.int32))
-        fraction = self._fraction_of(batch.inputs)
-        self._kernel(
+        found = self.solve(batch.inputs)
+        work = found.iterations + 1.0  # the set-up costs about as much as an iteration
+        cost = work * ((perf_counter() - start) / max(work.sum(), 1.0))
+        return Answer(found.outputs, batch.state, found.status, cost=cost, residual=found.residual)
+
+    def solve(self, inputs: np.ndarray) -> Solution:
+        """The cell problems of these inputs, shape (ninput, n), with what the solver tells of them."""
+        ncells, cell, kernel = inputs.shape[1], self.microstructure, self._kernel
+        fraction = self._fraction_of(inputs)
+        solution = Solution(
+            outputs=kernel.on_device(np.empty((3, ncells))),
+            residual=kernel.on_device(np.empty(ncells)),
+            iterations=kernel.on_device(np.empty(ncells, np.int32)),
+            status=kernel.on_device(np.empty(ncells, np.int32)),
+        )
+        kernel(
             ncells=ncells,
             n=cell.resolution,
             nphase=self.nphase,
             microstructure=cell.number,
             max_iterations=self.max_iterations,
             tolerance=self.tolerance,
-            labels=None if cell.labels is None else on_device(cell.labels),
-            phases=on_device(self._phase_conductivities(batch.inputs)),
-            fraction=None if fraction is None else on_device(fraction),
-            conductivity=outputs,
-            residual=residual,
-            iterations=iterations,
-            status=status,
+            labels=None if cell.labels is None else kernel.on_device(cell.labels),
+            phases=kernel.on_device(self._phase_conductivities(inputs)),
+            fraction=None if fraction is None else kernel.on_device(fraction),
+            conductivity=solution.outputs,
+            residual=solution.residual,
+            iterations=solution.iterations,
+            status=solution.status,
         )
-        outputs, residual, status = on_host(outputs), on_host(residual), on_host(status)
-        work = on_host(iterations) + 1.0  # the set-up costs about as much as an iteration
-        cost = work * ((perf_counter() - start) / max(work.sum(), 1.0))
-        return Answer(outputs, batch.state, status, cost=cost, residual=residual)
+        return Solution(*(kernel.on_host(array) for array in solution))
 
     def admissible(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Whether the eigenvalues of K lie within Wiener's bounds, the harmonic and arithmetic means.
