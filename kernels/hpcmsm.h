@@ -98,7 +98,7 @@ static __device__ number hp_team_max(number value)
 template <typename number>
 static __device__ number *hp_team_scratch(number *scratch, long size)
 {
-    extern __shared__ double hp_shared[];
+    extern __shared__ __align__(16) double hp_shared[];
     return scratch ? scratch + blockIdx.x * size : (number *)hp_shared;
 }
 

@@ -136,12 +136,11 @@ def parse_file(text: str, filename: str) -> dict[str, Signature]:
     Raises:
         KernelError: an argument line does not follow kernels/README.md.
     """
-    starts = list(_FUNCTION.finditer(text))
-    ends = [match.start() for match in starts[1:]] + [len(text)]
     found = {}
-    for match, end in zip(starts, ends, strict=True):
+    for match in _FUNCTION.finditer(text):
         where = f" (kernel '{match[1]}' of {filename})"
-        head, body = _split_head(text[match.end() : end], where)
+        following = _FUNCTION.search(text, match.end())
+        head, body = _split_head(text[match.end() : following.start() if following else None], where)
         kind, ncells = _outer_loop(body, where)
         arguments = _arguments(head, where)
         if sum(a.role == "scratch" for a in arguments) > (kind == "team"):

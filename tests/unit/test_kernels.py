@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import timeit
 from pathlib import Path
 
@@ -153,6 +154,15 @@ def test_a_kernel_without_a_loop_is_refused(tmp_path):
     path.write_text("KERNEL wrong(\n    long n  // cells\n) {\n    // FOR_EACH_CELL(c, n)\n}\n")
     with pytest.raises(KernelError, match="must loop with FOR_EACH_CELL"):
         Kernel.load(path, "wrong")
+
+
+def test_a_file_without_kernels_is_refused(tmp_path):
+    path = tmp_path / "empty.c"
+    path.write_text("INLINE real half(real x) { return x * R(0.5); }\n")
+    with pytest.raises(
+        KernelError, match=r"kernel must be one of empty\.c, got 'half'; choose from nothing here"
+    ):
+        Kernel.load(path, "half")
 
 
 @pytest.mark.parametrize(
@@ -562,6 +572,20 @@ def test_kernels_compile_for_the_gpu(source, architecture, dtype):
     assert code.startswith(b"\x7fELF")
     for name in parse_file((kernel_folder() / f"{source}.c").read_text(), source):
         assert f".text.{name}\0".encode() in code
+
+
+def test_the_examples_of_the_readme_work(tmp_path):
+    """Newton's law of cooling and the mean square, as printed there, on the CPU and for the GPU."""
+    text = (kernel_folder() / "README.md").read_text()
+    path = tmp_path / "readme.c"
+    blocks = re.findall(r"^    KERNEL (?:.*\n)+?    }$", text, re.MULTILINE)
+    path.write_text("\n".join(textwrap.dedent(block) for block in blocks))
+    t, rate, after = np.linspace(1, 2, 5), np.linspace(0, 1, 10).reshape(2, 5), np.empty(5)
+    Kernel.load(path, "cooling", debug=True)(ncells=5, dt=0.1, temperature=t, rate=rate, after=after)
+    assert np.allclose(after, t * np.exp(-rate.sum(axis=0) * 0.1), rtol=1e-15)
+    Kernel.load(path, "mean_square", debug=True)(ncells=5, npoint=2, field=rate, mean=after)
+    assert np.allclose(after, (rate**2).mean(axis=0), rtol=1e-15)
+    assert compile_for_gpu(path)
 
 
 def test_the_example_compiles_for_the_gpu(example):
