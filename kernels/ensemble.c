@@ -5,8 +5,8 @@
    K = L D L' (logarithms of D, then the entries of L below its unit diagonal), so that K is positive
    definite whatever the network says.
 
-   Lanes are cells: a cell's sums run in one order in any batch. A point is a block of NEURONS neurons of
-   one member; their sums stay in registers while the weights pass by once for all lanes. Widths are
+   Lanes are cells: a cell's sums run in one order in any batch. A point is two blocks of NEURONS neurons
+   of one member; their sums stay in registers while the weights pass by once for all lanes. Widths are
    padded to whole blocks with neurons of weight zero.
 
    Weights of a member: for each layer, for each block, [1 + width below][NEURONS], biases first. */
@@ -19,42 +19,92 @@
 #define BLOCKS(width) (((width) + NEURONS - 1) / NEURONS)
 #define AT(row) ((row) * LANES + l)
 
-/* tanh x: with 2x = n ln 2 + 2r, s = 2^n and tanh r = p/q it is ((s+1) p + (s-1) q) / ((s+1) q + (s-1) p):
+#define SIGN hp_bits(R(-0.0))
+#define LOWEST (hp_bits(R(HP_SHIFT - 58)) ^ SIGN)
+#define HIGHEST (hp_bits(R(HP_SHIFT + 58)) ^ SIGN)
+
+/* tanh x: with 2x = n ln 2 + 2r, s = 2^n and tanh r = p/q it is (s (q+p) - (q-p)) / (s (q+p) + (q-p)):
    one short rational function instead of an exponential. p/q interpolates tanh(r)/r at 4 Chebyshev nodes
-   in r^2 on |r| < 1.01 ln(2)/4, with 50 digits (relative error 2e-17). Errors of the whole below 4.5 ulp. */
+   in r^2 on |r| < 1.01 ln(2)/4, with 50 digits (relative error 2e-17). The absolute error stays below 4e-16,
+   which is all that sums of neurons see. n stands in the low bits of a number near HP_SHIFT; with the sign
+   bit turned these bits order as x does, so that n is bounded without comparing x: 5 % of the whole time.
+   From 1e70 on the answer may be NaN, as it is for NaN and infinity. */
 INLINE real squash(real x)
 {
-    real inside = x > R(20) ? R(20) : x; /* a NaN fails both tests and stays */
-    inside = inside < R(-20) ? R(-20) : inside;
-    real n = MUL_ADD(inside, R(2.885390081777926815), HP_SHIFT);
-    real r = MUL_ADD(n - HP_SHIFT, R(-0.34657359027997265471), inside);
-    real s = HP_POWER_OF_2(n);
+    real shifted = MUL_ADD(x, R(2.885390081777926815), HP_SHIFT);
+    hp_word n = hp_bits(shifted) ^ SIGN;
+    n = n < LOWEST ? LOWEST : n;
+    n = n > HIGHEST ? HIGHEST : n;
+    real s = hp_number((n << HP_MANTISSA) + hp_bits(R(1)));
+    real r = MUL_ADD(shifted - HP_SHIFT, R(-0.34657359027997265471), x);
     real z = r * r;
     real p = MUL_ADD(MUL_ADD(R(0.0010575464883614326968), z, R(0.11110128719196405925)), z, R(1)) * r;
     real q = MUL_ADD(MUL_ADD(R(0.015869086664191371567), z, R(0.44443462052529669311)), z, R(1));
-    real above = s + R(1), below = s - R(1);
-    return MUL_ADD(above, p, below * q) / MUL_ADD(below, p, above * q);
+    real more = q + p, less = q - p;
+    return MUL_ADD(s, more, -less) / MUL_ADD(s, more, less);
 }
 
-/* One block of neurons: sums over the layer below. */
+/* Sums of one block of neurons over the layer below. */
 INLINE void add_up(const real *weights, const real *below, long nbelow, real *out)
 {
     FOR_EACH_LANE(l) {
         real s0 = weights[0], s1 = weights[1], s2 = weights[2], s3 = weights[3];
+        const real *w = weights + NEURONS;
         long k = 0;
         do { /* at least one turn: the compiler then vectorises around this loop */
             real value = below[AT(k)];
-            const real *w = weights + (k + 1) * NEURONS;
-            s0 = MUL_ADD(w[0], value, s0);
-            s1 = MUL_ADD(w[1], value, s1);
-            s2 = MUL_ADD(w[2], value, s2);
-            s3 = MUL_ADD(w[3], value, s3);
+            s0 = MUL_ADD(w[NEURONS * k], value, s0);
+            s1 = MUL_ADD(w[NEURONS * k + 1], value, s1);
+            s2 = MUL_ADD(w[NEURONS * k + 2], value, s2);
+            s3 = MUL_ADD(w[NEURONS * k + 3], value, s3);
         } while (++k < nbelow);
         out[AT(0)] = s0;
         out[AT(1)] = s1;
         out[AT(2)] = s2;
         out[AT(3)] = s3;
     }
+}
+
+/* The same for two blocks, so that each value is loaded once for eight sums: a tenth faster. */
+INLINE void add_up_two(const real *weights, const real *below, long nbelow, real *out)
+{
+    FOR_EACH_LANE(l) {
+        const real *w = weights + NEURONS, *other = weights + NEURONS * (nbelow + 1), *v = other + NEURONS;
+        real s0 = weights[0], s1 = weights[1], s2 = weights[2], s3 = weights[3];
+        real t0 = other[0], t1 = other[1], t2 = other[2], t3 = other[3];
+        long k = 0;
+        do {
+            real value = below[AT(k)];
+            s0 = MUL_ADD(w[NEURONS * k], value, s0);
+            s1 = MUL_ADD(w[NEURONS * k + 1], value, s1);
+            s2 = MUL_ADD(w[NEURONS * k + 2], value, s2);
+            s3 = MUL_ADD(w[NEURONS * k + 3], value, s3);
+            t0 = MUL_ADD(v[NEURONS * k], value, t0);
+            t1 = MUL_ADD(v[NEURONS * k + 1], value, t1);
+            t2 = MUL_ADD(v[NEURONS * k + 2], value, t2);
+            t3 = MUL_ADD(v[NEURONS * k + 3], value, t3);
+        } while (++k < nbelow);
+        out[AT(0)] = s0;
+        out[AT(1)] = s1;
+        out[AT(2)] = s2;
+        out[AT(3)] = s3;
+        out[AT(4)] = t0;
+        out[AT(5)] = t1;
+        out[AT(6)] = t2;
+        out[AT(7)] = t3;
+    }
+}
+
+/* A layer's values at one point: two blocks of a member, or one where no second is left. */
+INLINE void layer_point(const real *weights, const real *below, long nbelow, long nblock, int is_last, real *out)
+{
+    if (nblock == 1)
+        add_up(weights, below, nbelow, out);
+    else
+        add_up_two(weights, below, nbelow, out);
+    if (!is_last)
+        for (long j = 0; j < nblock * NEURONS; ++j)
+            FOR_EACH_LANE(l) out[AT(j)] = squash(out[AT(j)]);
 }
 
 /* From what is learnt to the components xx yy xy, in place. */
@@ -157,15 +207,12 @@ KERNEL ensemble_forward(
         real *layer = even;
         long nbelow = ninput, stride = 0; /* all members share the inputs */
         for (long i = 0; i < nlayer; ++i) {
-            long nblock = BLOCKS(width[i]);
-            FOR_EACH_POINT(p, nmember * nblock) {
-                long member = p / nblock, block = p % nblock;
-                real *out = layer + (member * widest + block * NEURONS) * LANES;
-                add_up(layer_weights + member * nweight + block * NEURONS * (nbelow + 1),
-                       below + member * stride * LANES, nbelow, out);
-                if (i + 1 < nlayer)
-                    for (long j = 0; j < NEURONS; ++j)
-                        FOR_EACH_LANE(l) out[AT(j)] = squash(out[AT(j)]);
+            long nblock = BLOCKS(width[i]), npoint = (nblock + 1) / 2;
+            FOR_EACH_POINT(p, nmember * npoint) {
+                long member = p / npoint, block = p % npoint * 2;
+                layer_point(layer_weights + member * nweight + block * NEURONS * (nbelow + 1),
+                            below + member * stride * LANES, nbelow, nblock - block > 1 ? 2 : 1,
+                            i + 1 == nlayer, layer + (member * widest + block * NEURONS) * LANES);
             }
             TEAM_BARRIER;
             layer_weights += nblock * NEURONS * (nbelow + 1);

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hpcmsm.fields import Field
+from hpcmsm.kernels import Kernel, compile_for_gpu
 from hpcmsm.surrogate import transform
 from hpcmsm.surrogate.ensemble import Ensemble
 from hpcmsm.surrogate.network import Network
@@ -129,6 +130,20 @@ def test_neighbours_that_are_not_finite_change_nothing(comm_self):
     assert np.isnan(bad_score[::3]).all()
 
 
+def test_single_precision_is_the_same_to_its_round_off(comm_self):
+    ensemble, _ = filled_ensemble(comm_self, OUTPUTS[3], (16, 16))
+    inputs = random_inputs(50)
+    mean, score = ensemble.predict(inputs)
+    arguments = {
+        name: value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
+        for name, value in {**ensemble._arguments, "inputs": inputs, "mean": mean, "score": score}.items()
+    }
+    Kernel.load("ensemble", "ensemble_forward", dtype="float32")(**arguments, ncells=50, members=None)
+    scale = np.abs(mean).max(axis=1)[:, None]
+    np.testing.assert_allclose(arguments["mean"] / scale, mean / scale, atol=2e-5)
+    np.testing.assert_allclose(arguments["score"], score, rtol=1e-3)
+
+
 def test_hyperbolic_tangent_of_the_kernel(comm_self):
     """One neuron, so that the answer is its tanh: over the whole range, and at its ends."""
     ensemble = Ensemble((Field("x"),), (Field("y"),), comm_self, members=2, hidden=(1,))
@@ -136,11 +151,17 @@ def test_hyperbolic_tangent_of_the_kernel(comm_self):
     state["weights"] = np.tile([1.0, 0.0, 1.0, 0.0], (2, 1))  # tanh(1 x + 0) 1 + 0
     state["version"] = np.array([1])
     ensemble.load_state(state)
-    ends = [0.0, 1e-300, 1e-9, 0.17328, 0.34657, 19.9, 20.1, 800.0, np.inf]
+    ends = [0.0, 1e-300, 1e-9, 0.17328, 0.34657, 19.9, 20.1, 354.0, 800.0, 1e15, 1e20, 1e60]
     x = np.concatenate([np.linspace(-22, 22, 20001), ends, np.negative(ends)])
     got = ensemble.predict(x[None])[0][0]
-    exact = np.tanh(x.astype(np.longdouble))
-    assert np.max(np.abs(got - exact) / np.spacing(np.maximum(np.abs(exact).astype(float), 1e-300))) < 4.5
+    assert np.max(np.abs(got - np.tanh(x.astype(np.longdouble)))) < 4e-16
+    beyond = ensemble.predict(np.array([[np.inf, -np.inf, np.nan, 1e300]]))[0][0]
+    assert np.all(np.isnan(beyond) | (np.abs(beyond) == 1.0))
+
+
+def test_compiles_for_a_gpu_in_both_precisions():
+    assert compile_for_gpu("ensemble")[:4] == b"\x7fELF"
+    assert compile_for_gpu("ensemble", dtype="float32")[:4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize("field", [TENSOR_2D, TENSOR_3D])
