@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from hpcmsm.fields import Field
-from hpcmsm.io.store import h5py
 
-LARGEST_WRITE = 2**30  # bytes in one call; MPI counts in 32 bits
+LARGEST_WRITE = 2**30  # bytes in one call; MPI-IO counts in 32 bits
 # How ParaView orders the components of a symmetric tensor in 3D, in terms of our order.
 VIEWER_ORDER = [0, 1, 2, 5, 3, 4]
 
@@ -89,63 +87,74 @@ def read_block(dataset, layout: Layout, owned) -> np.ndarray:
     return layout.from_file(dataset[layout.selection(owned)])
 
 
-def write_plan(block, nbytes: int) -> tuple[int, object]:
-    """Collective. In how many calls every rank writes a component, and how HDF5 transfers them.
-
-    A rank whose cells are one piece of the file writes them at its own pace, which is fastest.
-    Many small pieces a rank are left to the collective buffering of MPI-IO. The number of calls
-    is the same on all ranks, because one that skips a collective call leaves the others waiting.
-
-    Args:
-        nbytes: of this rank's part of a component.
-    """
-    ncalls = max(1, -(-nbytes // LARGEST_WRITE))
-    if block.comm.size == 1:
-        return ncalls, None
-    from mpi4py import MPI
-
-    mine, most = np.array([ncalls, not _in_one_piece(block)], np.int64), np.empty(2, np.int64)
-    block.comm.Allreduce(mine, most, op=MPI.MAX)
-    transfer = h5py.h5p.create(h5py.h5p.DATASET_XFER)
-    transfer.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE if most[1] else h5py.h5fd.MPIO_INDEPENDENT)
-    return int(most[0]), transfer
-
-
-def write_block(dataset, layout: Layout, values: np.ndarray, block, plan: tuple[int, object]) -> None:
-    """Collective. Write this rank's cells, shape (size, ncells), as `write_plan` says."""
-    ncalls, transfer = plan
+def write_block(dataset, layout: Layout, values: np.ndarray, block) -> None:
+    """Write this rank's cells, shape (size, ncells), at its own pace."""
+    if block.ids.size == 0:
+        return
     data = layout.to_file(values, block.rank_shape)
-    for piece in _pieces(layout, data.shape, ncalls):
-        corner = [axis.start for axis in layout.selection(block.owned)]
-        for axis, part in enumerate(piece):
-            corner[axis] += part.start
-        _write_part(dataset, data[piece], corner, transfer)
+    where = layout.selection(block.owned)
+    for piece in _pieces(layout, data):
+        start = [axis.start for axis in where[: len(piece)]]
+        rows = [
+            slice(first + part.start, first + part.stop) for first, part in zip(start, piece, strict=True)
+        ]
+        dataset[(*rows, *where[len(piece) :])] = data[piece]
 
 
-def _pieces(layout: Layout, shape, ncalls: int) -> list[tuple[slice, ...]]:
+def _pieces(layout: Layout, data: np.ndarray) -> list[tuple[slice, ...]]:
     """What goes in one call: with the components last rows of all of them, else rows of one."""
     if layout.last:
-        return [(rows,) for rows in _parts(shape[0], ncalls * layout.size)]
-    components = [slice(first, first + 1) for first in range(layout.size)]
-    return [(component, rows) for component in components for rows in _parts(shape[1], ncalls)]
+        return [(rows,) for rows in _parts(data.shape[0], data.nbytes)]
+    rows = _parts(data.shape[1], data.nbytes // layout.size)
+    return [(slice(first, first + 1), part) for first in range(layout.size) for part in rows]
 
 
-def _in_one_piece(block) -> bool:
-    """Whether consecutive cells of the block are consecutive in natural order."""
-    return block.ids.size == 0 or int(block.ids[-1] - block.ids[0]) + 1 == block.ids.size
+def _parts(extent: int, nbytes: int) -> list[slice]:
+    """An axis cut into parts of at most LARGEST_WRITE bytes, or of one row."""
+    rows = max(1, extent * LARGEST_WRITE // nbytes)
+    return [slice(first, min(first + rows, extent)) for first in range(0, extent, rows)]
 
 
-def _parts(extent: int, ncalls: int) -> list[slice]:
-    edges = [extent * call // ncalls for call in range(ncalls + 1)]
-    return [slice(first, last) for first, last in pairwise(edges)]
+class Route:
+    """Moves cells to the ranks that write them, each one piece of the file.
+
+    Blocks that are many small pieces of the file would be slow to write, and the collective
+    buffering of MPI-IO is slower than this exchange and may hang after a full disk.
+
+    Args:
+        block: a Grid, or a Block.
+
+    Attributes:
+        target: the slab of rows that this rank writes; there may be more ranks than rows.
+    """
+
+    def __init__(self, block):
+        self.comm, self.target = block.comm, slab(block.comm, block.grid_shape)
+        rows, nrow = block.grid_shape[0], int(np.prod(block.grid_shape[1:]))
+        firsts = [rows * rank // self.comm.size * nrow for rank in range(self.comm.size + 1)]
+        # The ids ascend, so that what goes to one rank stands together.
+        self._sent = np.diff(np.searchsorted(block.ids, firsts)).astype(np.int64)
+        self._received = np.empty_like(self._sent)
+        self.comm.Alltoall(self._sent, self._received)
+        self._places = self._exchange(block.ids) - firsts[self.comm.rank]
+
+    def _exchange(self, row: np.ndarray) -> np.ndarray:
+        found = np.empty(int(self._received.sum()), row.dtype)
+        self.comm.Alltoallv(
+            [np.ascontiguousarray(row), self._sent.tolist()], [found, self._received.tolist()]
+        )
+        return found
+
+    def move(self, values: np.ndarray) -> np.ndarray:
+        """Collective. This rank's cells (size, ncells) become those of its target."""
+        moved = np.empty((len(values), self.target.ids.size), values.dtype)
+        for component, row in enumerate(values):
+            moved[component, self._places] = self._exchange(row)
+        return moved
 
 
-def _write_part(dataset, data: np.ndarray, start: list[int], transfer) -> None:
-    file_space = dataset.id.get_space()
-    memory_space = h5py.h5s.create_simple(data.shape)
-    if data.size:
-        file_space.select_hyperslab(tuple(start), data.shape)
-    else:
-        file_space.select_none()
-        memory_space.select_none()
-    dataset.id.write(memory_space, file_space, np.ascontiguousarray(data), dxpl=transfer)
+def route_of(block) -> Route | None:
+    """Collective. How cells go to the ranks that write them; None if all stay where they are."""
+    in_one_piece = block.ids.size == 0 or int(block.ids[-1] - block.ids[0]) + 1 == block.ids.size
+    npieces = block.comm.allreduce(0 if in_one_piece else 1)
+    return Route(block) if npieces else None

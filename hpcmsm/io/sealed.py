@@ -18,7 +18,7 @@ import numpy as np
 
 from hpcmsm.errors import CheckpointError, ShapeError
 from hpcmsm.fields import SPD_COMPONENTS, Field
-from hpcmsm.io.blocks import Layout, read_block, slab, write_block, write_plan
+from hpcmsm.io.blocks import Layout, read_block, route_of, slab, write_block
 from hpcmsm.io.checksum import add_over_ranks, array_digest, cell_keys, cell_sums, text_digest
 from hpcmsm.io.store import h5py, reading, write_whole, writing
 from hpcmsm.parallel import together
@@ -52,7 +52,7 @@ class SealedWriter:
         self.h5file, self.comm, self.path = h5file, comm, Path(path)
         self._contents: dict[str, object] = {}
         self._sums: dict[str, np.ndarray] = {}
-        self._keys = None
+        self._keys = self._route = None
 
     def cells(self, name: str, declared: Field, values: np.ndarray, grid, last: bool = False) -> None:
         """Collective. A cell field.
@@ -66,14 +66,16 @@ class SealedWriter:
         with together(self.comm):
             _check_cells(name, declared, values, grid)
         if self._keys is None:
-            self._keys = cell_keys(grid.ids)
+            self._keys, self._route = cell_keys(grid.ids), route_of(grid)
         self._sums[f"cells/{name}"] = cell_sums(values, self._keys)
-        layout, plan = Layout.of(declared, last), write_plan(grid, values.nbytes // declared.size)
+        layout, block = Layout.of(declared, last), grid
+        if self._route is not None:
+            values, block = self._route.move(values), self._route.target
         with together(self.comm), writing(self.path):
             dataset = self.h5file.create_dataset(f"cells/{name}", layout.shape(grid.grid_shape), values.dtype)
             describe_dataset(dataset, declared, layout)
         with together(self.comm), writing(self.path):
-            write_block(dataset, layout, values, grid, plan)
+            write_block(dataset, layout, values, block)
 
     def array(self, name: str, array: np.ndarray | None) -> None:
         """Collective. A small array of numbers or byte strings; rank 0's counts.

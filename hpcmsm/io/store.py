@@ -40,9 +40,7 @@ def write_whole(comm, path: Path, fill: Callable) -> None:
         fill: called with the open h5py.File on every rank. An error that it raises must be agreed
             on by all ranks, see `together`; then the temporary file goes and the error is raised.
     Raises:
-        SetupError: h5py lacks MPI, the folder is not writable, or the disk is full. Then the run
-            should end: after a collective write that failed on some ranks only, Open MPI 4 may
-            hang in the next one.
+        SetupError: h5py lacks MPI, the folder is not writable, or the disk is full.
     """
     need_parallel_hdf5(comm)
     path = Path(path)

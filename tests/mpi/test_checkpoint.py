@@ -177,7 +177,8 @@ def test_an_error_of_one_rank_inside_fill_leaves_no_file(comm, agree, mpi_tmp_pa
 
 
 @pytest.mark.mpi
-def test_a_full_disk_is_agreed_on(comm, agree, mpi_tmp_path, monkeypatch):
+@pytest.mark.parametrize("cut", ["fast", "slow"])
+def test_a_full_disk_is_agreed_on(comm, agree, mpi_tmp_path, monkeypatch, cut):
     """A limit on the size of files stands for the full disk; it is lifted where memory takes over."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     let_go = store._let_go
@@ -187,8 +188,9 @@ def test_a_full_disk_is_agreed_on(comm, agree, mpi_tmp_path, monkeypatch):
         let_go(temporary)
 
     monkeypatch.setattr(store, "_let_go", lifted)
-    # Cut along the slow axis: every rank writes for itself, and the last ones hit the limit.
-    grid = Grid((300, 200), (1.0, 1.0), proc_shape=(1, comm.size), comm=comm)
+    # The last ranks hit the limit.
+    proc_shape = {"fast": (comm.size, 1), "slow": (1, comm.size)}[cut]
+    grid = Grid((300, 200), (1.0, 1.0), proc_shape=proc_shape, comm=comm)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
     error = caught(write_checkpoint, mpi_tmp_path, data_of(grid, 1), grid)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
