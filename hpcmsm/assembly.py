@@ -120,7 +120,9 @@ def heat_capacity(case: Case, grid: Grid, micro: MicroModel, cell_fields) -> Cal
     def mean_over_phases(temperature):
         inputs = np.stack([{**constant, "temperature": temperature}[f.name] for f in micro.inputs])
         fractions = micro.phase_fractions(inputs)
-        return sum(part * formula(temperature=temperature) for part, formula in zip(fractions, formulas, strict=True))
+        return sum(
+            part * formula(temperature=temperature) for part, formula in zip(fractions, formulas, strict=True)
+        )
 
     return mean_over_phases
 
@@ -150,6 +152,7 @@ def _make_closure(case: Case, micro: MicroModel, comm, timers: Timers) -> Closur
         case.seed,
         members=case.surrogate.members,
         hidden=tuple(case.surrogate.hidden),
+        goal=case.gate.tolerance / 10.0,
     )
     replay = ReplayBuffer(
         micro.inputs, micro.outputs, capacity=case.surrogate.capacity, spacing=case.gate.novelty / 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,18 +48,23 @@ Formula = str | Real
 
 REWORDED = {
     "model_type": "must be a table",
-    "float_parsing": "must be a number",
-    "bool_parsing": "must be true or false",
+    "dict_type": "must be a table",
+    "list_type": "must be a list",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
     "int_type": "must be a whole number",
+    "string_type": "must be a text",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
 }
 EXPLICIT = ("euler", "rk2", "rk3", "rk4", "rk5")
 IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")
 
 
 class Section(BaseModel):
-    """A table of the case file; unknown keys are refused."""
+    """A table of the case file; unknown keys are refused, and a value of one type is not read as another."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class GridSection(Section):
@@ -292,28 +298,51 @@ def validate(model: type[BaseModel], tree: dict, name: str, prefix: str = "") ->
         return model.model_validate(tree)
     except ValidationError as error:
         # A misspelt key explains the missing one beside it, so it comes first.
-        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        problems = sorted(error.errors(), key=lambda problem: not _is_unknown_key(problem))
         raise ConfigError(_one_line(model, problems[0], name, prefix)) from None
 
 
 def _one_line(model: type[BaseModel], problem: dict, name: str, prefix: str) -> str:
     location = [part for part in problem["loc"] if not _is_type_tag(part)]
     key = prefix + ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, 1)
-        stem = key[: len(key) - len(str(location[-1]))]
-        advice = f"did you mean '{stem}{close[0]}'?" if close else f"known keys are {', '.join(known)}"
+    if _is_unknown_key(problem):
+        stem, last = key[: len(key) - len(str(location[-1]))], str(location[-1])
+        known = _choices(problem) or _known_keys(model, location[:-1])
+        advice = _closest(last, known, stem) or f"known keys are {', '.join(known)}"
         return f"unknown key '{key}' ({name}); {advice}"
     if problem["type"] == "missing":
         return f"{key} must be given, got nothing ({name}); add it to the case file"
-    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be")
-    rule = REWORDED.get(problem["type"], rule)
+    rule = _rule(problem)
     if problem["type"] == "value_error" and (not location or rule.startswith(f"{key}.")):
         return f"{rule} ({name}); change one of them"
     value = problem.get("input")
     shown = f", got {value!r}" if not isinstance(value, (dict, BaseModel)) and ", got " not in rule else ""
-    return f"{key} {rule[0].lower() + rule[1:]}{shown} ({name}); correct the value"
+    advice = _closest(value, _choices(problem)) or "correct the value"
+    return f"{key} {rule[0].lower() + rule[1:]}{shown} ({name}); {advice}"
+
+
+def _rule(problem: dict) -> str:
+    """What a value must be, in our words where pydantic's would puzzle a reader."""
+    if problem["loc"][-1:] == ("str",):  # the first branch of a union with numbers
+        return "must be a finite number or a text"
+    if problem["type"] in REWORDED:
+        return REWORDED[problem["type"]].format(**problem.get("ctx", {}))
+    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return rule.replace("should be", "must be")
+
+
+def _is_unknown_key(problem: dict) -> bool:
+    return problem["type"] == "extra_forbidden" or problem["loc"][-1:] == ("[key]",)
+
+
+def _choices(problem: dict) -> list[str]:
+    """The texts among which a value or key must be, if it must."""
+    return re.findall("'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
+
+
+def _closest(given, known: list[str], stem: str = "") -> str | None:
+    close = difflib.get_close_matches(given, known, 1) if isinstance(given, str) else None
+    return f"did you mean '{stem}{close[0]}'?" if close else None
 
 
 def _is_type_tag(part) -> bool:

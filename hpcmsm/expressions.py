@@ -53,6 +53,8 @@ COMPARE = {
 }
 LOGIC = {ast.And: np.logical_and, ast.Or: np.logical_or}
 MAX_LENGTH = 2000
+# A formula is read near the top of the program and evaluated below many frames of it.
+MAX_DEPTH = 100
 MAX_NUMBER = 10**300
 # Arrays are padded to whole multiples of this, so that no value is computed by the remainder loop
 # of a vectorised function: a cell's value must not depend on where it lies in the array.
@@ -75,11 +77,10 @@ class Expression:
         self.where = where
         self.names = tuple(names)
         self.used: set[str] = set()
-        try:
-            self._tree = self._parse()
-            self._check(self._tree)
-        except RecursionError:
-            raise self._error("must not be nested so deeply", "simplify the formula") from None
+        self._tree = self._parse()
+        if _depth(self._tree) > MAX_DEPTH:
+            raise self._error(f"must have at most {MAX_DEPTH} nested operations", "simplify the formula")
+        self._check(self._tree)
 
     def __call__(self, **values) -> np.ndarray:
         """Evaluate for float64 arrays of one common shape, or scalars; the result has that shape."""
@@ -99,14 +100,16 @@ class Expression:
         return not self.used
 
     def _error(self, problem: str, advice: str) -> ConfigError:
-        shown = self.text if len(self.text) <= 80 else self.text[:77] + "..."
+        text = " ".join(self.text.split())
+        shown = text if len(text) <= 80 else text[:77] + "..."
         return ConfigError(f"{self.where} {problem}, got '{shown}'; {advice}")
 
     def _parse(self) -> ast.expr:
         if len(self.text) > MAX_LENGTH:
             raise self._error(f"must be at most {MAX_LENGTH} characters", "shorten the formula")
         try:
-            return ast.parse(self.text.strip(), mode="eval").body
+            # Joined, so that a formula may extend over several lines of a case file.
+            return ast.parse(" ".join(self.text.split()), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             advice = "write it like 300 + 50 * sin(2 * pi * x)"
             raise self._error("must be a formula", advice) from None
@@ -116,8 +119,9 @@ class Expression:
         match node:
             case ast.Constant(value=bool()):
                 raise self._error("may use numbers only", "replace True or False by a comparison")
-            case ast.Constant(value=int() | float()) if abs(node.value) <= MAX_NUMBER:
-                return
+            case ast.Constant(value=int() | float()):
+                if abs(node.value) > MAX_NUMBER:
+                    raise self._error("must use numbers up to 1e300", "lower the number")
             case ast.Name(id=name):
                 self._check_name(name)
             case ast.BinOp(op=op) if type(op) in BINARY:
@@ -166,16 +170,32 @@ class Expression:
                 return values[name] if name in values else CONSTANTS[name]
             case ast.BinOp(left=left, op=op, right=right):
                 return BINARY[type(op)](self._walk(left, values), self._walk(right, values))
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return _number(np.logical_not(self._walk(operand, values)))
             case ast.UnaryOp(op=op, operand=operand):
                 return UNARY[type(op)](self._walk(operand, values))
             case ast.BoolOp(op=op, values=parts):
-                return _fold(LOGIC[type(op)], [self._walk(part, values) for part in parts])
+                return _number(_fold(LOGIC[type(op)], [self._walk(part, values) for part in parts]))
             case ast.Compare(left=left, ops=ops, comparators=others):
                 sides = [self._walk(side, values) for side in (left, *others)]
                 pairs = [COMPARE[type(op)](a, b) for op, a, b in zip(ops, sides, sides[1:], strict=False)]
-                return _fold(np.logical_and, pairs)
+                return _number(_fold(np.logical_and, pairs))
             case ast.Call(func=ast.Name(id=name), args=arguments):
                 return FUNCTIONS[name][0](*(self._walk(argument, values) for argument in arguments))
+
+
+def _number(truth: np.ndarray) -> np.ndarray:
+    """1 or 0. Numpy adds its truth values by "or", and takes their sine in half precision."""
+    return np.asarray(truth, dtype=np.float64)
+
+
+def _depth(tree: ast.expr) -> int:
+    """Length of the longest way from a tree's root to a leaf, counted without recursion."""
+    depth, level = 0, [tree]
+    while level:
+        depth += 1
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth
 
 
 def _fold(operation, parts: list):

@@ -130,8 +130,9 @@ class ExactSum:
 
     def local(self, values: np.ndarray) -> int:
         """This rank's part, to be added over ranks as int64."""
-        clipped = np.clip(np.nan_to_num(values, nan=0.0) / self.unit, -(2.0**52), 2.0**52)
-        return int(np.rint(clipped).astype(np.int64).sum())
+        limit = 2.0**52 * self.unit
+        clipped = np.clip(np.nan_to_num(values, nan=0.0), -limit, limit)
+        return int(np.rint(clipped / self.unit).astype(np.int64).sum())
 
     def value(self, total: int) -> float:
         """The sum in the values' own unit."""

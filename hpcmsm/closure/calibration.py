@@ -1,8 +1,9 @@
 """How far a surrogate's score is from its true error: weighted conformal calibration.
 
 A window of true answers, each with the inverse of the probability with which it was chosen, is
-scored anew for every surrogate version. The factor q is the weighted quantile of error / score
-(split conformal prediction with weights: Tibshirani, Barber, Candes, Ramdas 2019, arXiv
+scored anew for every surrogate version. The bound of an error is q * hypot(score, floor): the floor
+is the median error of the window, what all members have in common and their spread cannot show. The
+factor q is the weighted quantile of error / hypot(score, floor) (split conformal prediction with weights: Tibshirani, Barber, Candes, Ramdas 2019, arXiv
 1904.06019); its level follows the audits of accepted cells (Gibbs, Candes 2021, arXiv 2106.00170).
 Every rank holds the same window, so every rank computes the same q, bit by bit.
 """
@@ -51,10 +52,14 @@ class Calibration:
         self.target = 1.0 - coverage
         self.alpha = self.target
         self.capacity = capacity
-        self.q = np.inf
+        self.q, self.floor = np.inf, 0.0
         none = np.zeros(0, dtype=np.int64)
         self.window = Samples(none, none, none, np.zeros((ninput, 0)), np.zeros((noutput, 0)), np.zeros(0))
-        self.ratios = np.zeros(0)
+        self.errors, self.scores = np.zeros(0), np.zeros(0)
+
+    def bound(self, score: np.ndarray) -> np.ndarray:
+        """What the errors of cells with these scores stay below, at the present level, shape (n,)."""
+        return self.q * np.hypot(score, self.floor)
 
     def add(self, samples: Samples, surrogate: Surrogate) -> None:
         """Put new true answers into the window, scored by the present version if there is one."""
@@ -62,14 +67,16 @@ class Calibration:
             return
         joined = _join(self.window, samples)
         last = slice(max(0, len(joined) - self.capacity), None)
+        errors, scores = _judged(samples, surrogate)
         self.window = joined.take(np.arange(len(joined))[last])
-        self.ratios = np.concatenate([self.ratios, _ratios(samples, surrogate)])[last]
+        self.errors = np.concatenate([self.errors, errors])[last]
+        self.scores = np.concatenate([self.scores, scores])[last]
         self._renew()
 
     def rescore(self, surrogate: Surrogate) -> None:
         """Score the whole window by a new version, whose level starts afresh."""
         self.alpha = self.target
-        self.ratios = _ratios(self.window, surrogate)
+        self.errors, self.scores = _judged(self.window, surrogate)
         self._renew()
 
     def follow(self, audited: int, missed: int) -> None:
@@ -87,25 +94,31 @@ class Calibration:
         return self.alpha <= FLOOR * self.target
 
     def _renew(self) -> None:
-        self.q = weighted_quantile(self.ratios, self.window.weight, 1.0 - self.alpha)
+        weights = self.window.weight
+        median = weighted_quantile(self.errors, weights, 0.5)
+        self.floor = median if np.isfinite(median) else 0.0
+        ratios = self.errors / np.maximum(np.hypot(self.scores, self.floor), TINY)
+        self.q = weighted_quantile(ratios, weights, 1.0 - self.alpha)
 
     def state(self) -> dict[str, np.ndarray]:
         """The window and the level as named arrays."""
         window = {f"window/{name}": getattr(self.window, name) for name in Samples.__dataclass_fields__}
-        return {**window, "ratios": self.ratios, "level": np.array([self.alpha, self.q])}
+        level = np.array([self.alpha, self.q, self.floor])
+        return {**window, "errors": self.errors, "scores": self.scores, "level": level}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take over what `state` gave."""
         self.window = Samples(*(state[f"window/{name}"] for name in Samples.__dataclass_fields__))
-        self.ratios = state["ratios"]
-        self.alpha, self.q = (float(value) for value in state["level"])
+        self.errors, self.scores = state["errors"], state["scores"]
+        self.alpha, self.q, self.floor = (float(value) for value in state["level"])
 
 
-def _ratios(samples: Samples, surrogate: Surrogate) -> np.ndarray:
+def _judged(samples: Samples, surrogate: Surrogate) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and scores of the present version, shape (n,) each; before there is one the error is infinite."""
     if surrogate.version == 0 or len(samples) == 0:
-        return np.full(len(samples), np.inf)
+        return np.full(len(samples), np.inf), np.zeros(len(samples))
     predicted, score = surrogate.predict(samples.inputs)
-    return surrogate.misfit(predicted, samples.outputs) / np.maximum(score, TINY)
+    return surrogate.misfit(predicted, samples.outputs), score
 
 
 def _join(first: Samples, second: Samples) -> Samples:

@@ -122,7 +122,7 @@ class Gate(Closure):
             accepted &= self._frozen[1]
             audited = accepted & self._frozen[2]
         else:
-            accepted &= self.calibration.q * score <= self.gate.tolerance
+            accepted &= self.calibration.bound(score) <= self.gate.tolerance
             lot = random_uniform("audit", self.seed, batch.step, batch.ids)
             audited = accepted & (lot < self.gate.audit)
         self._frozen = (batch.step, accepted, audited)
@@ -159,7 +159,7 @@ class Gate(Closure):
         error = self.surrogate.misfit(guess, truth)
         self.ledger.audits(error, signed_error(self.outputs, guess, truth))
         self.ledger.count(
-            missed=(error > self.calibration.q * score[was_audited]).sum(),
+            missed=(error > self.calibration.bound(score[was_audited])).sum(),
             beyond=(error > self.gate.tolerance).sum(),
         )
 

@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from hpcmsm.errors import SurrogateError
-from hpcmsm.fields import Field, check_array, ncomponent
+from hpcmsm.fields import Field, check_array, ncomponent, rows_of
 from hpcmsm.kernels import Kernel
 from hpcmsm.parallel import random_uniform, together
 from hpcmsm.surrogate import transform
@@ -25,8 +25,10 @@ class Ensemble(Surrogate):
     """Networks that differ in their first weights and in the tenth of the samples held out from them.
 
     The mean is taken of the members' outputs, so a tensor stays symmetric positive definite. The score
-    is the root mean square of the members' `misfit` to it. Members are trained in turn by the ranks and
-    evaluated by one fused kernel, row by row the same in any batch; no number depends on the rank count.
+    is the root mean square of the members' `misfit` to it, and beside it (sum of squares) of `noise`, the
+    median misfit on held-out samples: what no member can learn, they do not differ in. Members are
+    trained in turn by the ranks and evaluated by one fused kernel, row by row the same in any batch; no
+    number depends on the rank count.
 
     Args:
         inputs, outputs: fields of the closure.
@@ -34,7 +36,9 @@ class Ensemble(Surrogate):
         seed: of the random numbers.
         members: number of networks.
         hidden: neurons of each hidden layer.
-        epochs, goal, patience, method: when training ends and how it goes, see `training.Schedule`.
+        goal: root mean square misfit below which a member is good enough; a tenth of what is tolerated
+            is a fair choice.
+        epochs, patience, method: when else training ends and how it goes, see `training.Schedule`.
     Raises:
         SurrogateError: members or hidden out of range.
     """
@@ -48,15 +52,16 @@ class Ensemble(Surrogate):
         *,
         members: int = 5,
         hidden: tuple[int, ...] = (16, 16),
+        goal: float = 1e-4,
         epochs: int = 60,
-        goal: float = 2e-4,
-        patience: int = 8,
+        patience: int = 6,
         method: str = "auto",
     ):
         _check_sizes(members, hidden)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.comm, self.seed, self.members = comm, seed, members
-        self.schedule = {"epochs": epochs, "goal": goal, "patience": patience, "method": method}
+        self.goal = goal
+        self.schedule = {"epochs": epochs, "patience": patience, "method": method}
         ninput, noutput = ncomponent(self.inputs), ncomponent(self.outputs)
         self.network = Network((ninput, *hidden, noutput))
         self.version = 0
@@ -65,6 +70,7 @@ class Ensemble(Surrogate):
         self.input_scaling = (np.zeros(ninput), np.ones(ninput))
         self.output_scaling = (np.zeros(noutput), np.ones(noutput))
         self.field_scales = np.ones(len(self.outputs))
+        self.noise = 0.0
         self._kernel = Kernel.load("ensemble", "ensemble_forward")
         self._fixed = self._sizes()
         self._refresh()
@@ -98,24 +104,29 @@ class Ensemble(Surrogate):
             SurrogateError: too few samples, or samples that cannot be learnt from.
         """
         # torch is loaded here and not before
-        from hpcmsm.surrogate.training import Schedule, present_losses
+        from hpcmsm.surrogate.training import present_losses
 
         start = perf_counter()
         self._check_samples(samples)
         learnt = transform.encode(self.outputs, samples.outputs)
-        schedule, held_out = Schedule(**self.schedule), self._held_out(samples)
+        held_out = self._held_out(samples)
         losses, epochs = present_losses(self.network, self.weights, *self._scaled(samples, learnt)), 0
-        if self.version == 0 or not losses.max() <= schedule.goal:  # a NaN is not good enough
+        learns = self.version == 0 or not losses.max() <= self._scaled_goal()  # a NaN is not good enough
+        if learns:
             self._rescale(samples, learnt)
             self.version += 1
-            losses, epochs = self._train_members(*self._scaled(samples, learnt), held_out, schedule)
+            losses, epochs = self._train_members(*self._scaled(samples, learnt), held_out)
             self._refresh()
+        p50, p99 = self._held_out_misfits(samples, held_out)
+        if learns:
+            self.noise = p50
         return {
             "samples": len(samples),
             "loss": float(np.sqrt(np.mean(losses**2))),
             "largest_loss": float(losses.max()),
             "epochs": epochs,
-            **self._held_out_misfits(samples, held_out),
+            "held_out_p50": p50,
+            "held_out_p99": p99,
             "seconds": self._slowest(perf_counter() - start),
         }
 
@@ -129,6 +140,7 @@ class Ensemble(Surrogate):
             "input_scaling": np.array(self.input_scaling),
             "output_scaling": np.array(self.output_scaling),
             "field_scales": self.field_scales.copy(),
+            "noise": np.array([self.noise]),
         }
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
@@ -152,6 +164,7 @@ class Ensemble(Surrogate):
         self.input_scaling = tuple(np.array(state["input_scaling"], dtype=float))
         self.output_scaling = tuple(np.array(state["output_scaling"], dtype=float))
         self.field_scales = np.array(state["field_scales"], dtype=float)
+        self.noise = float(state["noise"][0])
         self._refresh()
 
     def _sizes(self) -> dict[str, object]:
@@ -191,7 +204,13 @@ class Ensemble(Surrogate):
         members = np.empty((self.members, noutput, ncells)) if with_members else None
         if ncells:
             self._kernel(
-                **self._arguments, ncells=ncells, inputs=inputs, mean=mean, score=score, members=members
+                **self._arguments,
+                ncells=ncells,
+                noise=self.noise,
+                inputs=inputs,
+                mean=mean,
+                score=score,
+                members=members,
             )
         return mean, score, members
 
@@ -208,6 +227,11 @@ class Ensemble(Surrogate):
         x = (samples.inputs.T - self.input_scaling[0]) / self.input_scaling[1]
         y = (learnt.T - self.output_scaling[0]) / self.output_scaling[1]
         return np.ascontiguousarray(x), np.ascontiguousarray(y)
+
+    def _scaled_goal(self) -> float:
+        """The goal as a part of the outputs' scale, by the field that is the strictest."""
+        scales = [self.output_scaling[1][row][0] for row in rows_of(self.outputs).values()]
+        return self.goal / max(np.array(scales) / self.field_scales)
 
     def _rescale(self, samples: Samples, learnt: np.ndarray) -> None:
         """New means and scales; the members' weights follow, or start afresh where they cannot."""
@@ -233,8 +257,11 @@ class Ensemble(Surrogate):
         held_out[np.arange(self.members), numbers.argmin(axis=1)] = True
         return held_out
 
-    def _train_members(self, x, y, held_out, schedule) -> tuple[np.ndarray, int]:
+    def _train_members(self, x, y, held_out) -> tuple[np.ndarray, int]:
         """Collective. Each rank trains its members, then all get all: their losses, and epochs in all."""
+        from hpcmsm.surrogate.training import Schedule
+
+        schedule = Schedule(goal=self._scaled_goal(), **self.schedule)
         results = np.zeros((self.members, self.network.nweight + 3))
         with together(self.comm):
             for member in range(self.comm.rank, self.members, self.comm.size):
@@ -259,14 +286,15 @@ class Ensemble(Surrogate):
         )
         return np.concatenate([trained.flat, [trained.damping, trained.loss, trained.epochs]])
 
-    def _held_out_misfits(self, samples: Samples, held_out: np.ndarray) -> dict[str, float]:
+    def _held_out_misfits(self, samples: Samples, held_out: np.ndarray) -> tuple[float, float]:
+        """Median and 99th percentile of the members' misfits where they were not shown the truth."""
         answers = self.predict_members(samples.inputs)
         misfits = [
             self.misfit(answer[:, out], samples.outputs[:, out])
             for answer, out in zip(answers, held_out, strict=True)
         ]
         p50, p99 = np.quantile(np.concatenate(misfits), [0.5, 0.99])
-        return {"held_out_p50": float(p50), "held_out_p99": float(p99)}
+        return float(p50), float(p99)
 
     def _slowest(self, seconds: float) -> float:
         """Collective. The largest of the ranks' seconds."""

@@ -39,7 +39,7 @@ class Schedule:
 
     epochs: int = 60
     goal: float = 1e-4
-    patience: int = 8
+    patience: int = 6
     method: str = "auto"
 
 
