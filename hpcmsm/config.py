@@ -34,7 +34,9 @@ def quantity(unit: str):
         try:
             return float(number) * factor
         except ValueError:
-            raise ValueError(f"must be a number in {unit}, such as 0.5 or '5 {list(UNITS[unit])[2]}'") from None
+            raise ValueError(
+                f"must be a number in {unit}, such as 0.5 or '5 {list(UNITS[unit])[2]}'"
+            ) from None
 
     return BeforeValidator(read)
 
@@ -77,7 +79,9 @@ class GridSection(Section):
     @model_validator(mode="after")
     def same_dimension(self):
         if len(self.cells) != len(self.size):
-            raise ValueError(f"must have one entry per entry of grid.cells, got {len(self.size)} for {len(self.cells)}")
+            raise ValueError(
+                f"must have one entry per entry of grid.cells, got {len(self.size)} for {len(self.cells)}"
+            )
         if self.proc_shape is not None and len(self.proc_shape) != len(self.cells):
             raise ValueError("must have one entry of grid.proc_shape per entry of grid.cells")
         return self
@@ -347,7 +351,9 @@ def _closest(given, known: list[str], stem: str = "") -> str | None:
 
 def _is_type_tag(part) -> bool:
     """Whether a part of a pydantic location names a branch of a union or of a key, not a key."""
-    return isinstance(part, str) and (part in ("str", "float", "int", "bool", "[key]") or "(" in part or "[" in part)
+    return isinstance(part, str) and (
+        part in ("str", "float", "int", "bool", "[key]") or "(" in part or "[" in part
+    )
 
 
 def _known_keys(model: type[BaseModel], path: list) -> list[str]:

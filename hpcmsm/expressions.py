@@ -27,7 +27,10 @@ def _smoothstep(x, first, last):
 
 # name -> (function, number of arguments)
 FUNCTIONS = {
-    **{name: (getattr(np, name), 1) for name in ("sin", "cos", "tan", "exp", "sqrt", "tanh", "sinh", "cosh", "floor")},
+    **{
+        name: (getattr(np, name), 1)
+        for name in ("sin", "cos", "tan", "exp", "sqrt", "tanh", "sinh", "cosh", "floor")
+    },
     "log": (np.log, 1),
     "abs": (np.abs, 1),
     "atan2": (np.arctan2, 2),
@@ -148,13 +151,19 @@ class Expression:
             self.used.add(name)
         elif name not in CONSTANTS:
             close = difflib.get_close_matches(name, [*self.names, *CONSTANTS], 1)
-            advice = f"did you mean '{close[0]}'?" if close else f"it may use {', '.join(self.names) or 'no variable'}"
+            advice = (
+                f"did you mean '{close[0]}'?"
+                if close
+                else f"it may use {', '.join(self.names) or 'no variable'}"
+            )
             raise self._error(f"must use known variables, not '{name}'", advice)
 
     def _check_call(self, name: str, arguments: list[ast.expr]) -> None:
         if name not in FUNCTIONS:
             close = difflib.get_close_matches(name, FUNCTIONS, 1)
-            advice = f"did you mean '{close[0]}'?" if close else f"functions are {', '.join(sorted(FUNCTIONS))}"
+            advice = (
+                f"did you mean '{close[0]}'?" if close else f"functions are {', '.join(sorted(FUNCTIONS))}"
+            )
             raise self._error(f"must use known functions, not '{name}'", advice)
         wanted = FUNCTIONS[name][1]
         if len(arguments) != wanted:

@@ -14,7 +14,9 @@ from hpcmsm.errors import HpcmsmError
 # Streams of random numbers: one constant per purpose, so that no two decisions share a number.
 STREAMS = {
     name: number
-    for number, name in enumerate(("audit", "thin", "calibrate", "split", "shuffle", "weights", "trial"), start=1)
+    for number, name in enumerate(
+        ("audit", "thin", "calibrate", "split", "shuffle", "weights", "trial"), start=1
+    )
 }
 
 
