@@ -13,11 +13,22 @@ import pytest
 
 from hpcmsm.errors import CheckpointError, SetupError, ShapeError
 from hpcmsm.fields import Field
-from hpcmsm.io import store
+from hpcmsm.io import blocks, store
 from hpcmsm.io.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
 from hpcmsm.io.checksum import cell_keys, cell_sums
 from hpcmsm.io.sealed import open_sealed, write_sealed
-from tests.io_harness import ARRAYS, COMM, FIELDS, a_grid, same_bits, some_data, write_two
+from hpcmsm.io.snapshots import read_snapshots
+from tests.io_harness import (
+    ARRAYS,
+    COMM,
+    FIELDS,
+    a_grid,
+    history,
+    same_bits,
+    some_data,
+    write_history,
+    write_two,
+)
 
 h5py = store.h5py
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +52,20 @@ def test_checkpoint_comes_back_bit_by_bit(tmp_path, cells):
     assert all(same_bits(found.arrays[name], array) for name, array in ARRAYS.items())
     for name, (_, values) in data.cell_fields.items():
         assert same_bits(found.cell_fields[name][1], values)
+
+
+@pytest.mark.parametrize("most", [1, 90, 400])
+def test_what_is_too_large_for_one_call_goes_in_several(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(blocks, "LARGEST_WRITE", most)
+    grid = a_grid((3, 4, 5))
+    data = some_data(grid)
+    found = read_checkpoint(write_checkpoint(tmp_path, data, grid), grid, FIELDS)
+    for name, (_, values) in data.cell_fields.items():
+        assert same_bits(found.cell_fields[name][1], values)
+    values = history(grid, (0, 5))
+    write_history(tmp_path, grid, values)
+    shown = read_snapshots(tmp_path).arrays["conductivity"][1]
+    assert same_bits(shown, values[5]["conductivity"].reshape(3, 5, 4, 3))
 
 
 def test_datasets_are_in_natural_order_with_units(tmp_path):
