@@ -178,7 +178,6 @@ KERNEL ensemble_forward(
     long widest,              // neurons in the widest layer, the last included, padded to whole blocks
     long nweight,             // weights of one member, padding included
     long nfield,              // output fields
-    real noise,               // what the members cannot know, added to their spread as a square
     const int *width,         // (nlayer) [1] neurons of each layer
     const int *kind,          // (nfield) [1] how a field is learnt: 0 as it is, 1 and 2 tensors in 2D and 3D
     const int *size,          // (nfield) [1] rows of each field
@@ -190,7 +189,7 @@ KERNEL ensemble_forward(
     const real *field_scale,  // (nfield) [any] size of a field that is no tensor, in which its misfit is measured
     const real *inputs,       // (ninput, ncells) [any] closure inputs
     real *mean,               // (noutput, ncells) [any] mean of the members
-    real *score,              // (ncells) [1] root of mean square misfit of the members to it plus noise^2
+    real *score,              // (ncells) [1] root mean square misfit of the members to that mean
     real *members,            // optional (nmember, noutput, ncells) [any] the members' own answers
     real *scratch             // scratch (ninput + 2 * nmember * widest + noutput) [1] the layers of a cell
 ) {
@@ -263,6 +262,6 @@ KERNEL ensemble_forward(
         TEAM_SUM(spread);
         TEAM_ONCE FOR_EACH_LANE(l)
             if (HAS_CELL(team, l, ncells))
-                score[CELL_OF(team, l, ncells)] = hp_sqrt(MUL_ADD(noise, noise, spread[l] / nmember));
+                score[CELL_OF(team, l, ncells)] = hp_sqrt(spread[l] / nmember);
     }
 }

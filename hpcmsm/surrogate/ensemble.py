@@ -25,10 +25,8 @@ class Ensemble(Surrogate):
     """Networks that differ in their first weights and in the tenth of the samples held out from them.
 
     The mean is taken of the members' outputs, so a tensor stays symmetric positive definite. The score
-    is the root mean square of the members' `misfit` to it, and beside it (sum of squares) of `noise`, the
-    median misfit on held-out samples: what no member can learn, they do not differ in. Members are
-    trained in turn by the ranks and evaluated by one fused kernel, row by row the same in any batch; no
-    number depends on the rank count.
+    is the root mean square of the members' `misfit` to it. Members are trained in turn by the ranks and
+    evaluated by one fused kernel, row by row the same in any batch; no number depends on the rank count.
 
     Args:
         inputs, outputs: fields of the closure.
@@ -70,7 +68,6 @@ class Ensemble(Surrogate):
         self.input_scaling = (np.zeros(ninput), np.ones(ninput))
         self.output_scaling = (np.zeros(noutput), np.ones(noutput))
         self.field_scales = np.ones(len(self.outputs))
-        self.noise = 0.0
         self._kernel = Kernel.load("ensemble", "ensemble_forward")
         self._fixed = self._sizes()
         self._refresh()
@@ -111,15 +108,12 @@ class Ensemble(Surrogate):
         learnt = transform.encode(self.outputs, samples.outputs)
         held_out = self._held_out(samples)
         losses, epochs = present_losses(self.network, self.weights, *self._scaled(samples, learnt)), 0
-        learns = self.version == 0 or not losses.max() <= self._scaled_goal()  # a NaN is not good enough
-        if learns:
+        if self.version == 0 or not losses.max() <= self._scaled_goal():  # a NaN is not good enough
             self._rescale(samples, learnt)
             self.version += 1
             losses, epochs = self._train_members(*self._scaled(samples, learnt), held_out)
             self._refresh()
         p50, p99 = self._held_out_misfits(samples, held_out)
-        if learns:
-            self.noise = p50
         return {
             "samples": len(samples),
             "loss": float(np.sqrt(np.mean(losses**2))),
@@ -140,7 +134,6 @@ class Ensemble(Surrogate):
             "input_scaling": np.array(self.input_scaling),
             "output_scaling": np.array(self.output_scaling),
             "field_scales": self.field_scales.copy(),
-            "noise": np.array([self.noise]),
         }
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
@@ -164,7 +157,6 @@ class Ensemble(Surrogate):
         self.input_scaling = tuple(np.array(state["input_scaling"], dtype=float))
         self.output_scaling = tuple(np.array(state["output_scaling"], dtype=float))
         self.field_scales = np.array(state["field_scales"], dtype=float)
-        self.noise = float(state["noise"][0])
         self._refresh()
 
     def _sizes(self) -> dict[str, object]:
@@ -206,7 +198,6 @@ class Ensemble(Surrogate):
             self._kernel(
                 **self._arguments,
                 ncells=ncells,
-                noise=self.noise,
                 inputs=inputs,
                 mean=mean,
                 score=score,
