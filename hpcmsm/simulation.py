@@ -142,6 +142,8 @@ class Simulation:
         self.output.reopen(self.step)
         self.snapshots = SnapshotWriter(self.output.folder, self.grid, snapshot_fields(self.parts))
         self.snapshots.truncate(self.step)
+        for note in self.snapshots.notes:
+            self.output.say(note)
 
     # -- the loop ------------------------------------------------------------------------------
 
