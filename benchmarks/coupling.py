@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> dict:
         for nranks in options.ranks:
             rows.append(measure(ncells, nranks, options.steps, options.repeats))
             print(
-                f"{ncells:7d} cells, {nranks} rank(s): {rows[-1]['us_per_cell_and_step']:.4f} us per cell and "
+                f"{ncells:7d} cells, {nranks} rank(s): {rows[-1]['us_per_cell_and_step']:.4f} us a cell and "
                 f"step (median of steps), {rows[-1]['us_fastest_repeat']:.4f} in the fastest repeat"
             )
     result = {"host": platform.node(), "ncores": os.cpu_count(), "steps": options.steps, "rows": rows}

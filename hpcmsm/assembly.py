@@ -16,10 +16,10 @@ from hpcmsm.errors import ConfigError
 from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field, connect
 from hpcmsm.grid import AXES, Grid
+from hpcmsm.io.images import read_labels
 from hpcmsm.macro.base import MacroModel
 from hpcmsm.macro.boundary import periodic_axes
 from hpcmsm.macro.heat import Heat
-from hpcmsm.io.images import read_labels
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.registry import make_micro
 from hpcmsm.parallel import together

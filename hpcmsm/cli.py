@@ -197,7 +197,7 @@ def _write_csv(path: Path, rows: list[dict]) -> None:
     except OSError as error:
         raise ConfigError(
             f"--csv must be a file that can be written, got '{path}' ({error.strerror}); choose another"
-        )
+        ) from None
 
 
 def _add_compare(commands) -> None:

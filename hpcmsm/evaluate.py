@@ -70,16 +70,19 @@ def _numbers(value: str, text: str) -> np.ndarray:
     try:
         if len(parts) == 1:
             return np.array([float(value)])
-        first, last, count = float(parts[0]), float(parts[1]), int(parts[2])
-        return np.linspace(first, last, count)
+        first, last, count = float(parts[0]), float(parts[1]), int(":".join(parts[2:]))
     except (ValueError, IndexError):
         raise ConfigError(f"--input must be a number or first:last:count, got '{text}'; correct it") from None
+    if not 1 <= count <= MOST_CELLS:
+        raise ConfigError(f"--input must have a count from 1 to {MOST_CELLS}, got '{text}'; change the count")
+    return np.linspace(first, last, count)
 
 
 def _check_range(field: Field, name: str, values: np.ndarray) -> None:
-    bad = values[~((values >= field.lower) & (values <= field.upper))]
+    bad = values[~(np.isfinite(values) & (values >= field.lower) & (values <= field.upper))]
     if bad.size:
         raise ConfigError(
-            f"--input {name} must lie between {field.lower:g} and {field.upper:g} {field.unit}, got {bad[0]:g}; "
-            "choose another value"
+            f"--input {name} must lie between {field.lower:g} and {field.upper:g} {field.unit}, "
+            f"got {bad[0]:g}; choose "
+            " another value"
         )

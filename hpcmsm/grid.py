@@ -42,7 +42,8 @@ class Grid:
         self.comm = comm
         proc_shape = self._chosen_proc_shape(proc_shape)
         boundary = [
-            PETSc.DM.BoundaryType.PERIODIC if wraps else PETSc.DM.BoundaryType.GHOSTED for wraps in self.periodic
+            PETSc.DM.BoundaryType.PERIODIC if wraps else PETSc.DM.BoundaryType.GHOSTED
+            for wraps in self.periodic
         ]
         with together(comm, PETSc.Error):
             self.dm = PETSc.DMDA().create(
@@ -67,7 +68,7 @@ class Grid:
         self.ids = self._owned_ids()
 
     def _chosen_proc_shape(self, proc_shape) -> tuple[int, ...]:
-        """The given ranks per axis if they fit, else the fitting split with the fewest faces between ranks."""
+        """The given ranks per axis if they fit, else the fitting split with the fewest faces."""
         nranks = self.comm.size
         if proc_shape is not None and int(np.prod(proc_shape)) != nranks:
             raise ConfigError(
@@ -75,7 +76,9 @@ class Grid:
                 f"{nranks} ranks; correct it or leave it out"
             )
         candidates = [tuple(proc_shape)] if proc_shape is not None else splits(nranks, self.ndim)
-        fitting = [shape for shape in candidates if all(p <= n for p, n in zip(shape, self.cells, strict=True))]
+        fitting = [
+            shape for shape in candidates if all(p <= n for p, n in zip(shape, self.cells, strict=True))
+        ]
         if not fitting:
             raise ConfigError(
                 f"grid.cells must have at least one cell per rank along each side, got {list(self.cells)} "

@@ -15,10 +15,24 @@ from hpcmsm.fields import Field
 from hpcmsm.parallel import together
 
 SOURCE = Field("source", unit="1", about="who answered the cell: 0 micro model, 1 surrogate, 2 similar cell")
-COLUMNS = (
-    "step,time,dt,calls,accepted,audited,fallback,missed,q,alpha,version,samples,"
-    "audit_error_mean,audit_error_max,iterations,wall_time"
-).split(",")
+COLUMNS = [
+    "step",
+    "time",
+    "dt",
+    "calls",
+    "accepted",
+    "audited",
+    "fallback",
+    "missed",
+    "q",
+    "alpha",
+    "version",
+    "samples",
+    "audit_error_mean",
+    "audit_error_max",
+    "iterations",
+    "wall_time",
+]
 OURS = ("case.toml", "steps.csv", "summary.json", "checkpoints", "snapshots", "report")
 
 

@@ -12,14 +12,14 @@ import numpy as np
 from hpcmsm.assembly import Parts, build
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.config import Case, parse_case
-from hpcmsm.errors import ConfigError, SolverError
+from hpcmsm.errors import SolverError
 from hpcmsm.fields import rows_of
 from hpcmsm.io.checkpoint import CheckpointData, newest_checkpoint, read_checkpoint, write_checkpoint
 from hpcmsm.io.sealed import open_sealed
 from hpcmsm.io.snapshots import SnapshotWriter
 from hpcmsm.macro.stepping import make_stepper
 from hpcmsm.micro.trial import try_out
-from hpcmsm.output import Output, SOURCE, snapshot_fields
+from hpcmsm.output import SOURCE, Output, snapshot_fields
 from hpcmsm.parallel import together
 from hpcmsm.progress import Progress
 from hpcmsm.provenance import provenance

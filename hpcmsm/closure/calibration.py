@@ -1,11 +1,12 @@
 """How far a surrogate's score is from its true error: weighted conformal calibration.
 
 A window of true answers, each with the inverse of the probability with which it was chosen, is
-scored anew for every surrogate version. The bound of an error is q * hypot(score, floor): the floor
-is the median error of the window, what all members have in common and their spread cannot show. The
-factor q is the weighted quantile of error / hypot(score, floor) (split conformal prediction with weights: Tibshirani, Barber, Candes, Ramdas 2019, arXiv
-1904.06019); its level follows the audits of accepted cells (Gibbs, Candes 2021, arXiv 2106.00170).
-Every rank holds the same window, so every rank computes the same q, bit by bit.
+scored anew for every surrogate version. The bound of an error is q * hypot(score, floor). The floor is
+the median error of the window: what all members have in common, and their spread cannot show. The
+factor q is the weighted quantile of error / hypot(score, floor) (split conformal prediction with
+weights: Tibshirani, Barber, Candes, Ramdas 2019, arXiv 1904.06019); its level follows the audits of
+accepted cells (Gibbs, Candes 2021, arXiv 2106.00170). Every rank holds the same window, so every rank
+computes the same q, bit by bit.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Calibration:
 
 
 def _judged(samples: Samples, surrogate: Surrogate) -> tuple[np.ndarray, np.ndarray]:
-    """Errors and scores of the present version, shape (n,) each; before there is one the error is infinite."""
+    """Errors and scores (n,) of the present version; before there is one the errors are infinite."""
     if surrogate.version == 0 or len(samples) == 0:
         return np.full(len(samples), np.inf), np.zeros(len(samples))
     predicted, score = surrogate.predict(samples.inputs)

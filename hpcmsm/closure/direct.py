@@ -9,9 +9,9 @@ import numpy as np
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.closure.base import Closure
 from hpcmsm.errors import MicroError
-from hpcmsm.fields import check_array
+from hpcmsm.fields import check_array, ncomponent
 from hpcmsm.micro.base import MicroModel
-from hpcmsm.parallel import raise_together
+from hpcmsm.parallel import together
 from hpcmsm.timers import Timers
 
 
@@ -34,11 +34,19 @@ class Direct(Closure):
 
     def evaluate(self, batch: Batch) -> Answer:
         """Collective. Answer every cell by the micro model; cells that failed raise a MicroError."""
-        with self.timers.phase("micro"):
-            answer = self._ask(batch)
+        with together(self.comm):
+            with self.timers.phase("micro"):
+                answer = self._ask(batch) if batch.ncells else self._nothing()
+            self._check(batch, answer)
         self.step_calls += batch.ncells
-        raise_together(self.comm, self._failure(batch, answer))
         return answer
+
+    def _nothing(self) -> Answer:
+        """For a rank whose cells are all answered otherwise: no micro model need know of empty batches."""
+        none = np.zeros(0, dtype=np.int32)
+        return Answer(
+            np.zeros((ncomponent(self.outputs), 0)), np.zeros((ncomponent(self.micro_state), 0)), none
+        )
 
     def _ask(self, batch: Batch) -> Answer:
         start = perf_counter()
@@ -46,14 +54,14 @@ class Direct(Closure):
         name = type(self.micro).__name__
         check_array(self.micro.outputs, answer.outputs, batch.ncells, f"outputs of {name}")
         check_array(self.micro.state, answer.state, batch.ncells, f"state of {name}")
-        if batch.ncells and not answer.cost.any():
+        if not answer.cost.any():
             answer.cost[:] = (perf_counter() - start) / batch.ncells
         return answer
 
-    def _failure(self, batch: Batch, answer: Answer) -> MicroError | None:
+    def _check(self, batch: Batch, answer: Answer) -> None:
         failed = np.flatnonzero((answer.status != 0) | ~np.isfinite(answer.outputs).all(axis=0))
         if failed.size == 0:
-            return None
+            return
         first = failed[0]
         values = ", ".join(
             f"{name} = {value:.6g}"
@@ -63,8 +71,8 @@ class Direct(Closure):
                 strict=True,
             )
         )
-        return MicroError(
-            f"{failed.size} of {batch.ncells} cells of this rank's batch were not solved at step {batch.step} "
+        raise MicroError(
+            f"{failed.size} of {batch.ncells} cells of this batch were not solved at step {batch.step} "
             f"(first: cell {batch.ids[first]} on rank {self.comm.rank}, status {answer.status[first]}, "
             f"residual {answer.residual[first]:.1e}, {values}); raise micro.max_iterations, lower time.step, "
             "or check these inputs"

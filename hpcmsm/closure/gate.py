@@ -73,8 +73,8 @@ class Gate(Closure):
     ):
         if micro.history == "full":
             raise ConfigError(
-                f"surrogate.enabled must be false for {type(micro).__name__}, got true; its history is 'full': "
-                "every cell must be advanced in every step"
+                f"surrogate.enabled must be false for {type(micro).__name__}, got true; "
+                "its history is 'full', so every cell must be advanced in every step"
             )
         self.inner, self.micro, self.surrogate, self.replay = inner, micro, surrogate, replay
         self.gate, self.training = gate, training
@@ -258,5 +258,3 @@ def signed_error(fields: tuple[Field, ...], predicted: np.ndarray, truth: np.nda
         size = np.abs(truth[part]).sum(axis=0)
         total += (predicted[part] - truth[part]).sum(axis=0) / np.maximum(size, 1e-300)
     return total / len(fields)
-
-

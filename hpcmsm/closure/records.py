@@ -51,7 +51,9 @@ class Records:
         counts = np.array([(~audited).sum(), audited.sum()], dtype=np.int64)
         total = np.empty_like(counts)
         self.comm.Allreduce(counts, total)
-        share = [min(1.0, most / max(1, n)) for most, n in zip((MOST_FALLBACKS, MOST_AUDITS), total, strict=True)]
+        share = [
+            min(1.0, most / max(1, n)) for most, n in zip((MOST_FALLBACKS, MOST_AUDITS), total, strict=True)
+        ]
         kept = random_uniform("thin", self.seed, step, mine[0]) < np.where(audited, share[1], share[0])
         everyone = self._exchange(np.ascontiguousarray(mine[:, kept]), rows)
         everyone = everyone[:, np.argsort(everyone[0], kind="stable")]

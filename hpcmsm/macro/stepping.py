@@ -16,7 +16,13 @@ from hpcmsm.config import EXPLICIT, MacroSection, TimeSection
 from hpcmsm.errors import SolverError
 from hpcmsm.grid import Grid
 from hpcmsm.macro.base import MacroModel
-from hpcmsm.macro.solver import FrozenOperator, NonlinearSolver, StencilMatrix, petsc_options, set_from_options
+from hpcmsm.macro.solver import (
+    FrozenOperator,
+    NonlinearSolver,
+    StencilMatrix,
+    petsc_options,
+    set_from_options,
+)
 
 RK_TYPES = {"euler": "1fe", "rk2": "2a", "rk3": "3bs", "rk4": "4", "rk5": "5dp"}
 ARKIMEX_TYPES = {"arkimex2": "a2", "arkimex3": "3", "arkimex4": "4"}
@@ -191,7 +197,9 @@ class OneStep(Stepper):
         coefficients = -model.linear_coefficients(time, vector) / model.capacity
         coefficients[0] += shift
         self.stencil.fill(coefficients)
-        self.operator.apply = lambda u: shift * u.getArray(readonly=True) - model.linear_product(u) / model.capacity
+        self.operator.apply = lambda u: (
+            shift * u.getArray(readonly=True) - model.linear_product(u) / model.capacity
+        )
 
     def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
         from petsc4py import PETSc
@@ -206,8 +214,8 @@ class OneStep(Stepper):
             self.ts.step()
         except PETSc.Error as error:
             raise SolverError(
-                f"the macro step must converge, got PETSc error {error.ierr} at step {step}, t = {now:.6g} s; "
-                "lower time.step, raise macro.max_iterations, or change macro.petsc"
+                f"the macro step must converge, got PETSc error {error.ierr} at step {step}, "
+                f"t = {now:.6g} s; lower time.step, raise macro.max_iterations, or change macro.petsc"
             ) from None
         nonlinear = self.ts.getSNESIterations() - before[0]
         linear = self.ts.getKSPIterations() - before[1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import numpy as np
+from pydantic import Field as Key
 
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.config import MicroSection, Section, validate
@@ -24,7 +27,9 @@ class Constant(MicroModel):
 
     def __init__(self, conductivity: float = 1.0, ndim: int = 2):
         size, diagonal = {2: (3, 2), 3: (6, 3)}[ndim]
-        self.outputs = (Field("conductivity", size, "W/(m K)", "effective conductivity", lower=0.0, spd=True),)
+        self.outputs = (
+            Field("conductivity", size, "W/(m K)", "effective conductivity", lower=0.0, spd=True),
+        )
         self.tensor = np.zeros((size, 1))
         self.tensor[:diagonal] = conductivity
 
@@ -37,8 +42,8 @@ class Constant(MicroModel):
 class Options(Section):
     """Keys of [micro] for model = "constant"."""
 
-    conductivity: float = 1.0
-    ndim: int = 2
+    conductivity: Annotated[float, Key(gt=0, allow_inf_nan=False)] = 1.0
+    ndim: Literal[2, 3] = 2
 
 
 def from_case(section: MicroSection, materials, fields, read_image) -> Constant:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,9 @@ def make_micro(
         return _user_model(section, folder)
     if section.model not in MODELS:
         close = difflib.get_close_matches(section.model, MODELS, 1)
-        advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(MODELS)}, or 'module:Class'"
+        advice = (
+            f"did you mean '{close[0]}'?" if close else f"known are {', '.join(MODELS)}, or 'module:Class'"
+        )
         raise ConfigError(f"micro.model must be a known model, got '{section.model}'; {advice}")
     return importlib.import_module(MODELS[section.model]).from_case(section, materials, fields, read_image)
 
@@ -50,6 +53,8 @@ def make_micro(
 def _user_model(section: MicroSection, folder: Path) -> MicroModel:
     """Import "module:Class" from the case file's folder or the Python path, and construct it."""
     module_name, _, class_name = section.model.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise ConfigError(f"micro.model must be written as 'module:Class', got '{section.model}'; correct it")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
@@ -58,20 +63,27 @@ def _user_model(section: MicroSection, folder: Path) -> MicroModel:
         if error.name != module_name.split(".")[0]:
             raise
         raise ConfigError(
-            f"micro.model must name a module that can be imported, got '{section.model}'; put {module_name}.py "
-            f"beside the case file ({folder}) or on PYTHONPATH"
+            f"micro.model must name a module that can be imported, got '{section.model}'; "
+            f"put {module_name}.py beside the case file ({folder}) or on PYTHONPATH"
         ) from None
     kind = getattr(module, class_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, MicroModel)):
+    if not (isinstance(kind, type) and issubclass(kind, MicroModel)) or inspect.isabstract(kind):
         raise ConfigError(
             f"micro.model must name a subclass of hpcmsm.micro.base.MicroModel, got '{section.model}'; "
-            f"{class_name!r} in {module_name} is {'missing' if kind is None else 'something else'}"
+            f"{class_name!r} in {module_name} is {_what_else(kind)}"
         )
     try:
-        return kind(**section.options)
+        # Options are compared with the arguments first: an error inside the constructor is another matter.
+        inspect.signature(kind).bind(**section.options)
     except TypeError as error:
-        if "argument" not in str(error):
-            raise
         raise ConfigError(
             f"[micro] must hold the options of {class_name}, got {section.options} ({error}); correct them"
         ) from None
+    return kind(**section.options)
+
+
+def _what_else(kind: object) -> str:
+    if kind is None:
+        return "missing"
+    abstract = sorted(getattr(kind, "__abstractmethods__", ()))
+    return f"without {', '.join(abstract)}" if abstract else "something else"

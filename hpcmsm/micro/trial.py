@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.errors import MicroError
-from hpcmsm.fields import check_array
-from hpcmsm.micro.base import MicroModel
+from hpcmsm.fields import check_array, rows_of
+from hpcmsm.micro.base import History, MicroModel
 
 MOST_CELLS = 5
+# Relative change that tells cells apart whose inputs are all the same, as they are in a uniform start.
+NUDGE = 1e-6
 
 
 def try_out(micro: MicroModel, batch: Batch) -> None:
     """Ask a few cells of a batch, alone and together, twice, and from a state saved and restored.
 
+    Args:
+        micro: the model.
+        batch: the cells of this rank at the start, of which a few are taken; it may be empty.
     Raises:
         MicroError: what the model declares is not what it does; the text names it.
         ShapeError: an array has the wrong shape or type.
     """
     name = type(micro).__name__
     _check_declaration(micro, name)
-    some = batch.take(np.arange(min(MOST_CELLS, batch.ncells)))
+    if batch.ncells == 0:
+        return
+    some = batch.take(np.unique(np.linspace(0, batch.ncells - 1, MOST_CELLS).astype(np.int64)))
     given = some.inputs.copy(), some.state.copy()
     first = _ask(micro, some, name)
+    _check_solved(some, first, name)
     if not (_same(some.inputs, given[0]) and _same(some.state, given[1])):
         raise MicroError(
             f"{name}.evaluate must not change its arguments, but batch.inputs or batch.state was changed; "
@@ -31,16 +42,35 @@ def try_out(micro: MicroModel, batch: Batch) -> None:
         )
     again = _ask(micro, _restored(some), name)
     _compare(first, again, f"{name} must give the same answer twice for the same inputs and a restored state")
-    for cell in range(some.ncells):
-        alone = _ask(micro, some.take(np.array([cell])), name)
-        part = Answer(first.outputs[:, [cell]], first.state[:, [cell]], first.status[[cell]])
-        _compare(part, alone, f"{name} must answer a cell alone as inside a batch (cell {some.ids[cell]})")
+    _check_alone(micro, _told_apart(micro, some), name)
+
+
+def _told_apart(micro: MicroModel, batch: Batch) -> Batch:
+    """The same cells with inputs that differ a little, within their ranges: equal cells hide a lot."""
+    inputs = batch.inputs * (1.0 + NUDGE * np.arange(batch.ncells))
+    for field, row in rows_of(micro.inputs).items():
+        declared = next(f for f in micro.inputs if f.name == field)
+        inputs[row] = np.clip(inputs[row], declared.lower, declared.upper)
+    return replace(batch, inputs=inputs)
+
+
+def _check_alone(micro: MicroModel, batch: Batch, name: str) -> None:
+    """A cell alone gets bit by bit what it gets inside a batch, its status included."""
+    together = _ask(micro, batch, name)
+    for cell in range(batch.ncells):
+        alone = _ask(micro, batch.take(np.array([cell])), name)
+        part = Answer(together.outputs[:, [cell]], together.state[:, [cell]], together.status[[cell]])
+        _compare(part, alone, f"{name} must answer a cell alone as inside a batch (cell {batch.ids[cell]})")
 
 
 def _check_declaration(micro: MicroModel, name: str) -> None:
     for what in ("inputs", "outputs"):
         if not getattr(micro, what, ()):
             raise MicroError(f"{name}.{what} must declare at least one Field, got none; add it to the class")
+    if micro.history not in get_args(History):
+        raise MicroError(
+            f"{name}.history must be one of {', '.join(get_args(History))}, got {micro.history!r}; correct it"
+        )
     if micro.state and micro.history == "none":
         raise MicroError(
             f"{name}.history must be 'liftable' or 'full' for a model with state, got 'none'; declare it"
@@ -53,19 +83,35 @@ def _ask(micro: MicroModel, batch: Batch, name: str) -> Answer:
         raise MicroError(f"{name}.evaluate must return an Answer, got {type(answer).__name__}; return one")
     check_array(micro.outputs, answer.outputs, batch.ncells, f"outputs of {name}")
     check_array(micro.state, answer.state, batch.ncells, f"state of {name}")
-    status = np.asarray(answer.status)
-    if status.shape != (batch.ncells,) or status.dtype.kind not in "iu":
+    _check_per_cell(answer.status, "iu", batch.ncells, f"status of {name} must be whole numbers")
+    for what in ("cost", "residual"):
+        _check_per_cell(getattr(answer, what), "f", batch.ncells, f"{what} of {name} must be real numbers")
+    return answer
+
+
+def _check_per_cell(values: object, kinds: str, ncells: int, rule: str) -> None:
+    if not isinstance(values, np.ndarray) or values.shape != (ncells,) or values.dtype.kind not in kinds:
+        shown = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise MicroError(
-            f"status of {name} must be whole numbers of shape ({batch.ncells},), got {status.dtype} "
-            f"{status.shape}; return 0 for every good cell"
+            f"{rule} in an array of shape ({ncells},), got {shown}; return one per cell (status 0 if good)"
         )
-    if status.any():
-        cell = int(np.flatnonzero(status)[0])
+
+
+def _check_solved(batch: Batch, answer: Answer, name: str) -> None:
+    if answer.status.any():
+        cell = int(np.flatnonzero(answer.status)[0])
         raise MicroError(
-            f"{name} must solve the first cells before a run starts, got status {status[cell]} for cell "
+            f"{name} must solve the first cells before a run starts, got status {answer.status[cell]} for cell "
             f"{batch.ids[cell]} (inputs {_shown(batch.inputs[:, cell])}); check inputs and parameters"
         )
-    return answer
+    for what in ("outputs", "state"):
+        bad = np.flatnonzero(~np.isfinite(getattr(answer, what)).all(axis=0))
+        if bad.size:
+            raise MicroError(
+                f"{what} of {name} must be finite where the status is 0, got "
+                f"{_shown(getattr(answer, what)[:, bad[0]])} for cell {batch.ids[bad[0]]} (inputs "
+                f"{_shown(batch.inputs[:, bad[0]])}); check inputs and parameters"
+            )
 
 
 def _restored(batch: Batch) -> Batch:
@@ -92,4 +138,3 @@ def _compare(first: Answer, second: Answer, rule: str) -> None:
 
 def _shown(values: np.ndarray) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
-

@@ -159,5 +159,7 @@ def _anisotropic(comm, n, kind):
         max_iterations=200,
     )
     time = dict(scheme="backward_euler", end=100.0, step=10.0)
-    run = MacroRun(comm, (n, n + 3), (1.0, 1.0), time, macro, _tensor, capacity=lambda t: np.full_like(t, 3.0))
+    run = MacroRun(
+        comm, (n, n + 3), (1.0, 1.0), time, macro, _tensor, capacity=lambda t: np.full_like(t, 3.0)
+    )
     return run, run.run()

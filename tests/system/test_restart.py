@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,8 +51,8 @@ SCHEMES = {
 
 
 def write_case(folder, scheme, model="Maxwell", gated=True):
-    models = (__file__.rpartition("/")[0]) + "/models/maxwell.py"
-    (folder / "maxwell.py").write_text(open(models).read())
+    model_file = Path(__file__).parent / "models" / "maxwell.py"
+    (folder / "maxwell.py").write_text(model_file.read_text())
     text = CASE.format(**SCHEMES[scheme], model=model, gated="true" if gated else "false")
     (folder / "case.toml").write_text(text)
     return folder / "case.toml"
@@ -107,7 +108,9 @@ def test_explicit_is_bitwise_equal_on_any_ranks(tmp_path, scheme):
         other = run(nranks, case, tmp_path / f"n{nranks}")
         result = comparison(reference, other)
         assert result.returncode == 0, result.stdout
-    steps = [[row[: row.rindex(",")] for row in (tmp_path / f"n{n}/steps.csv").read_text().split()] for n in (1, 3)]
+    steps = [
+        [row[: row.rindex(",")] for row in (tmp_path / f"n{n}/steps.csv").read_text().split()] for n in (1, 3)
+    ]
     assert steps[0] == steps[1]
 
 
