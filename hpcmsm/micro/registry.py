@@ -60,8 +60,8 @@ def _user_model(section: MicroSection, folder: Path) -> MicroModel:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0]:
-            raise
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and imports something that is not
         raise ConfigError(
             f"micro.model must name a module that can be imported, got '{section.model}'; "
             f"put {module_name}.py beside the case file ({folder}) or on PYTHONPATH"

@@ -101,8 +101,8 @@ def _check_solved(batch: Batch, answer: Answer, name: str) -> None:
     if answer.status.any():
         cell = int(np.flatnonzero(answer.status)[0])
         raise MicroError(
-            f"{name} must solve the first cells before a run starts, got status {answer.status[cell]} for cell "
-            f"{batch.ids[cell]} (inputs {_shown(batch.inputs[:, cell])}); check inputs and parameters"
+            f"{name} must solve some cells before a run starts, got status {answer.status[cell]} for "
+            f"cell {batch.ids[cell]} (inputs {_shown(batch.inputs[:, cell])}); check inputs and parameters"
         )
     for what in ("outputs", "state"):
         bad = np.flatnonzero(~np.isfinite(getattr(answer, what)).all(axis=0))
