@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from hpcmsm.errors import KernelError, SetupError
 
 HEADER = "hpcmsm.h"
+INCLUDED = re.compile(r'#include "([\w.]+)"')  # a part of a kernel file
 
 # No -ffast-math and no contraction: every operation is rounded by itself, so the vector body and the
 # scalar remainder of a loop give the same bits, and a cell's answer does not depend on the batch.
@@ -68,9 +70,25 @@ def suggestion(name: str, names: list[str]) -> str:
 
 
 def full_source(path: Path) -> str:
-    """Header and kernel file as one text; #line keeps the line numbers of both in messages."""
+    """Header, kernel file and its parts as one text; #line keeps the line numbers of all in messages.
+
+    Raises:
+        KernelError: a part that the file includes does not lie beside it.
+    """
     header = (kernel_folder() / HEADER).read_text()
-    return f'#line 1 "{HEADER}"\n{header}\n#line 1 "{path.name}"\n{path.read_text()}\n'
+    lines = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        part = INCLUDED.fullmatch(line)
+        lines += [line] if part is None else [_part(path, part[1]), f'#line {number + 1} "{path.name}"']
+    text = "\n".join(lines)
+    return f'#line 1 "{HEADER}"\n{header}\n#line 1 "{path.name}"\n{text}\n'
+
+
+def _part(path: Path, name: str) -> str:
+    part = path.parent / name
+    if not part.is_file():
+        raise KernelError(f"part included by {path.name} must lie beside it, got none as '{part}'; add it")
+    return f'#line 1 "{name}"\n{part.read_text()}'
 
 
 def compiler() -> tuple[tuple[str, ...], str]:

@@ -26,6 +26,10 @@ WIENER_SLACK = 1e-3
 SMALLEST_TOLERANCE = 1e-14
 
 
+# Scratch numbers per point that the kernel's float64 build takes.
+SCRATCH_WORDS = 12
+
+
 class Solution(NamedTuple):
     """What the kernel returns.
 
@@ -115,6 +119,7 @@ class UnitCell(MicroModel):
             ncells=ncells,
             n=cell.resolution,
             nphase=self.nphase,
+            nword=SCRATCH_WORDS,
             microstructure=cell.number,
             max_iterations=self.max_iterations,
             tolerance=self.tolerance,

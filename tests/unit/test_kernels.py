@@ -670,3 +670,16 @@ def test_scratch_lies_in_shared_memory_where_it_fits(example, fake_cupy):
     assert (blocks, arguments[-1], shared) == ((5,), 0, 100 * 8)
     assert (many_blocks, many_arguments[-1].size, none) == ((32,), 32 * 20_003, 0)
     assert fake_cupy.max_dynamic_shared_size_bytes == 800
+
+
+def test_parts_are_put_in_place_and_missing_ones_named(tmp_path):
+    (tmp_path / "factor.h").write_text("INLINE real factor(void) { return R(3); }\n")
+    body = "\nKERNEL triple(\n    long ncells,  // number\n    real *v       // (ncells) values\n)\n{\n"
+    body += "    FOR_EACH_CELL(c, ncells) v[c] *= factor();\n}\n"
+    (tmp_path / "triple.c").write_text('#include "factor.h"' + body)
+    values = np.arange(4.0)
+    Kernel.load(tmp_path / "triple.c", "triple")(ncells=4, v=values)
+    assert values.tolist() == [0.0, 3.0, 6.0, 9.0]
+    (tmp_path / "triple.c").write_text('#include "other.h"' + body)
+    with pytest.raises(KernelError, match="included by triple.c must lie beside it"):
+        Kernel.load(tmp_path / "triple.c", "triple")

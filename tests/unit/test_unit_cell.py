@@ -166,6 +166,7 @@ def solve_image(labels, phases, tolerance, max_iterations, dtype="float64"):
         ncells=ncells,
         n=n,
         nphase=nphase,
+        nword={"float64": 12, "float32": 16}[dtype],
         microstructure=0,
         max_iterations=max_iterations,
         tolerance=tolerance,
