@@ -307,11 +307,12 @@ INLINE void energies(const Level *level, Vectors v, real sum[3][LANES])
         long i = y * level->half + h;
         Around at = around(level, h, y, BLACK);
         FOR_EACH_LANE(l) {
-            real scale = level->scale[(level->ncolour + i) * LANES + l], k[4], grad[LOADS][4];
-            k[LEFT] = level->face[FACE(i, LEFT)] / scale * v.q[AT(at.left, 0)];
-            k[RIGHT] = level->face[FACE(i, RIGHT)] / scale * v.q[AT(at.right, 0)];
-            k[DOWN] = level->face[FACE(i, DOWN)] / scale * v.q[AT(at.down, 0)];
-            k[UP] = level->face[FACE(i, UP)] / scale * v.q[AT(at.up, 0)];
+            real scale = level->scale[(level->ncolour + i) * LANES + l], unscale = R(1) / scale;
+            real k[4], grad[LOADS][4];
+            k[LEFT] = level->face[FACE(i, LEFT)] * unscale * v.q[AT(at.left, 0)];
+            k[RIGHT] = level->face[FACE(i, RIGHT)] * unscale * v.q[AT(at.right, 0)];
+            k[DOWN] = level->face[FACE(i, DOWN)] * unscale * v.q[AT(at.down, 0)];
+            k[UP] = level->face[FACE(i, UP)] * unscale * v.q[AT(at.up, 0)];
             real load[LOADS] = {k[RIGHT] - k[LEFT], k[UP] - k[DOWN]};
             FOR_EACH_LOAD(j) {
                 real left = v.x[AT(at.left, j)], right = v.x[AT(at.right, j)];

@@ -86,11 +86,12 @@ INLINE void links_of_cylinder(long n, const real *fraction, const real *phase, r
             slice = slice < 0 ? -1 - slice : slice >= nchord ? 2 * nchord - 1 - slice : slice;
             FOR_EACH_LANE(l) {
                 real k0 = phase[l], k1 = phase[LANES + l];
-                real along = share(R(0.5) + (m - R(0.5)) * size, n, chord[(r * STRIPS + strip) * LANES + l]);
-                real across = share(R(0.5) + r * size, n, chord[slice * LANES + l]);
-                real strips = k0 * k1 / (along * k0 + (R(1) - along) * k1);
-                real slices = R(1) / (across * k1 + (R(1) - across) * k0);
-                sum[l] += k1 >= k0 ? strips : slices;
+                int better = k1 >= k0;
+                real first = better ? R(0.5) + (m - R(0.5)) * size : R(0.5) + r * size;
+                real reach = better ? chord[(r * STRIPS + strip) * LANES + l] : chord[slice * LANES + l];
+                real one = share(first, n, reach), other = R(1) - one;
+                /* conductivity of a strip, or resistance of a slice */
+                sum[l] += (better ? k0 * k1 : R(1)) / (one * (better ? k0 : k1) + other * (better ? k1 : k0));
             }
         }
         FOR_EACH_LANE(l) {

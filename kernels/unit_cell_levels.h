@@ -113,7 +113,7 @@ INLINE void find_weight(const Level *level, const Level *coarse)
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = y * level->half + h, c = parent(coarse, h, y);
         FOR_EACH_LANE(l)
-            level->weight[i * LANES + l] = (small)(coarse->scale[c * LANES + l] / level->scale[i * LANES + l]);
+            level->weight[i * LANES + l] = (small)coarse->scale[c * LANES + l] / (small)level->scale[i * LANES + l];
     }
     TEAM_BARRIER;
 }

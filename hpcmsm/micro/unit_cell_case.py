@@ -21,13 +21,14 @@ class Options(Section):
     """Keys of [micro].
 
     microstructure: "laminate", "cylinders", "checkerboard", or "image:FILE" (.npy, .tif, or
-    .h5:/dataset), relative to the case file. fraction: of the second phase; without it, a field
+    .h5:/dataset), relative to the case file. resolution: points a side, 32 or one per pixel of
+    an image if left out. fraction: of the second phase; without it, a field
     `fraction` of the cells.
     """
 
     microstructure: str
     phases: list[str] = Key(min_length=1)
-    resolution: Annotated[int, Key(ge=4, le=4096, strict=True)] = 32
+    resolution: Annotated[int, Key(ge=4, le=1024, strict=True)] | None = None
     tolerance: Annotated[float, Key(gt=0, lt=1)] = 1e-6
     max_iterations: Count = 200
     fraction: Real | None = None
