@@ -21,6 +21,7 @@ FEW_AUDITS = 20  # a step with fewer audits than this moves the level by corresp
 # Bounds of the level, as parts of the wanted one. A lower floor could ask for a quantile that the
 # window cannot hold: nothing would be accepted, nothing audited, and the level could not recover.
 FLOOR, CEILING = 0.25, 2.0
+ROUNDING = 1e-12  # of the summed weights: it must not ask for one cell more
 
 
 def weighted_quantile(ratios: np.ndarray, weights: np.ndarray, level: float) -> float:
@@ -36,7 +37,7 @@ def weighted_quantile(ratios: np.ndarray, weights: np.ndarray, level: float) -> 
         return np.inf
     order = np.argsort(ratios, kind="stable")
     mass = np.cumsum(weights[order])
-    reached = mass >= level * (mass[-1] + mass[-1] / ratios.size)
+    reached = mass >= level * (mass[-1] + mass[-1] / ratios.size) * (1.0 - ROUNDING)
     return float(ratios[order][np.argmax(reached)]) if reached.any() else np.inf
 
 
