@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from hpcmsm.errors import ConfigError
 from hpcmsm.parallel import together
 
 AXES = ("x", "y", "z")
+
+# PETSc would catch SIGPIPE, SIGTERM and the like and abort the job; they are Python's to handle.
+if "-no_signal_handler" not in os.environ.get("PETSC_OPTIONS", ""):
+    os.environ["PETSC_OPTIONS"] = f"{os.environ.get('PETSC_OPTIONS', '')} -no_signal_handler".strip()
 
 
 class Grid:

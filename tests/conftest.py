@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HPCMSM_CACHE", str(ROOT / "build" / "test_cache"))
 os.environ.setdefault("HPCMSM_DEBUG", "1")
 os.environ.setdefault("H5PY_ALWAYS_USE_MPI", "1")
+# As hpcmsm.grid does, for tests that import petsc4py first.
+os.environ.setdefault("PETSC_OPTIONS", "-no_signal_handler")
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def read_labels(folder: Path, name: str) -> np.ndarray:
             return _read_hdf5(path, dataset)
         if ending in readers:
             return np.squeeze(readers[ending](path))
-    except (OSError, EOFError, ValueError, SyntaxError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError, struct.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"image must be readable, got '{path}' ({reason}); write it again") from None
     known = ", ".join((".npy", *TIFF, *PICTURES, *(f"{end}:/dataset" for end in HDF5)))
