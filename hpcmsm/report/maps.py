@@ -17,8 +17,9 @@ NTIMES = 5
 MOST_COMPONENTS = 6
 # What the values of the field SOURCE stand for, see hpcmsm.batch.
 ANSWERED_BY = ("micro", "surrogate", "similar")
-# An off-diagonal entry below this part of the diagonal is round-off and not worth a picture.
-NEGLIGIBLE = 1e-9
+# An off-diagonal entry below this part of the diagonal is round-off or a surrogate's error and not
+# worth a picture.
+NEGLIGIBLE = 1e-4
 
 
 def fields(run: Run) -> list[Picture]:
