@@ -6,37 +6,13 @@
 //
 // The flux through a face is one expression of the two cells beside it, the same seen from either: what
 // leaves one cell enters the other to the last bit, and no cell can tell where a rank's block ends.
-//   normal part: face conductance times the difference. The conductance holds the harmonic mean of the
-//                normal conductivity, whose division is paid once for a K, not in every evaluation.
+//   normal part: harmonic mean of the normal conductivity, times the difference over h
 //   cross part:  arithmetic mean of the cross conductivity, times the mean of the slopes along the face
 //                in both cells. A slope is a central difference, one-sided where a physical side is near
 //                (second order in the mean; h^2 log(1/h) in the corner cells between two physical sides).
 //   physical side: coefficient * (value - T) + flux, into the block. The cross part shifts the surface
 //                temperature by h/(2k) k_cross slope and enters through the same coefficient: fully at a
 //                given temperature, not at all at a given flux.
-//
-// What is given at the faces of a side: coefficient [W/(m2 K)], value [K], flux [W/m2], and the resistance
-// h/(2k) [m2 K/W] of the half cell beside it, which only cross terms need.
-
-// Conductances of the faces across one axis: at a cell stands that of the face between it and the next
-// one ahead, and 0 at physical sides. The block is seen as nouter * (n + 2) * ninner cells, n + 2 of them
-// along the axis.
-KERNEL heat_faces(
-    long nouter,               // cells of all slower axes together, with ghosts
-    long n,                    // owned cells along the axis
-    long ninner,               // cells of all faster axes together, with ghosts
-    real h,                    // [m] cell size along the axis
-    const int *physical,       // (2) 1 where the low, high side of the axis is a physical boundary, else 0
-    const real *conductivity,  // (nouter, n + 2, ninner) [W/(m K)] normal component of K with ghosts
-    real *faces                // (nouter, n + 2, ninner) [W/(m3 K)] conductance over h^2; the last is not set
-) {
-    FOR_EACH_CELL_2D(i, outer, (n + 1) * ninner, nouter) {
-        const real *k = conductivity + outer * (n + 2) * ninner + i;
-        long first = physical[0] ? ninner : 0, last = physical[1] ? n * ninner : (n + 1) * ninner;
-        real mean = R(2) * k[0] * k[ninner] / (k[0] + k[ninner]);
-        faces[outer * (n + 2) * ninner + i] = i >= first && i < last ? mean / (h * h) : R(0);
-    }
-}
 
 // Neighbours of a cell along an axis; a step of 0 stands for a physical side.
 typedef struct {
@@ -67,13 +43,13 @@ INLINE Axis axis_inside(long stride, real h)
     return axis;
 }
 
+INLINE real face_conductivity(const real *k, long step) { return R(2) * k[0] * k[step] / (k[0] + k[step]); }
+
 // Conduction towards lower indices through the face between a cell and the one a step ahead. With a step
 // of 0 the difference vanishes.
-INLINE real normal_flux(const real *face, const real *t, long step) { return face[0] * (t[step] - t[0]); }
-
-INLINE real normal_divergence(const real *face, const real *t, Axis axis)
+INLINE real normal_flux(const real *k, const real *t, long step, real per_h)
 {
-    return normal_flux(face, t, axis.ahead) - normal_flux(face - axis.back, t - axis.back, axis.back);
+    return face_conductivity(k, step) * ((t[step] - t[0]) * per_h);
 }
 
 INLINE real slope(const real *t, Axis axis) { return (t[axis.ahead] - t[-axis.back]) * axis.per_gap; }
@@ -84,6 +60,13 @@ INLINE real cross_flux(const real *k, const real *t, long step, Axis along)
     return quarter * (k[0] + k[step]) * (slope(t, along) + slope(t + step, along));
 }
 
+INLINE real normal_divergence(const real *k, const real *t, Axis axis)
+{
+    real out = normal_flux(k, t, axis.ahead, axis.per_h);
+    real in = normal_flux(k - axis.back, t - axis.back, axis.back, axis.per_h);
+    return (out - in) * axis.per_h;
+}
+
 INLINE real cross_divergence(const real *k, const real *t, Axis axis, Axis along)
 {
     real out = cross_flux(k, t, axis.ahead, along);
@@ -91,28 +74,25 @@ INLINE real cross_divergence(const real *k, const real *t, Axis axis, Axis along
     return (out - in) * axis.per_h;
 }
 
-INLINE real normal_2d(const real *face, long n, const real *t, Axis x, Axis y)
+INLINE real divergence_2d(const real *k, long component, const real *t, Axis x, Axis y, int cross)
 {
-    return normal_divergence(face, t, x) + normal_divergence(face + n, t, y);
+    const real *kxx = k, *kyy = k + component, *kxy = k + 2 * component;
+    real sum = normal_divergence(kxx, t, x) + normal_divergence(kyy, t, y);
+    if (cross)
+        sum += cross_divergence(kxy, t, x, y) + cross_divergence(kxy, t, y, x);
+    return sum;
 }
 
-INLINE real cross_2d(const real *kxy, const real *t, Axis x, Axis y)
+INLINE real divergence_3d(const real *k, long component, const real *t, Axis x, Axis y, Axis z, int cross)
 {
-    return cross_divergence(kxy, t, x, y) + cross_divergence(kxy, t, y, x);
-}
-
-INLINE real normal_3d(const real *face, long n, const real *t, Axis x, Axis y, Axis z)
-{
-    return normal_divergence(face, t, x) + normal_divergence(face + n, t, y) +
-           normal_divergence(face + 2 * n, t, z);
-}
-
-INLINE real cross_3d(const real *kyz, long n, const real *t, Axis x, Axis y, Axis z)
-{
-    const real *kxz = kyz + n, *kxy = kyz + 2 * n;
-    real sum = cross_divergence(kxy, t, x, y) + cross_divergence(kxz, t, x, z);
-    sum += cross_divergence(kxy, t, y, x) + cross_divergence(kyz, t, y, z);
-    sum += cross_divergence(kxz, t, z, x) + cross_divergence(kyz, t, z, y);
+    const real *kyz = k + 3 * component, *kxz = k + 4 * component, *kxy = k + 5 * component;
+    real sum = normal_divergence(k, t, x) + normal_divergence(k + component, t, y) +
+               normal_divergence(k + 2 * component, t, z);
+    if (cross) {
+        sum += cross_divergence(kxy, t, x, y) + cross_divergence(kxz, t, x, z);
+        sum += cross_divergence(kxy, t, y, x) + cross_divergence(kyz, t, y, z);
+        sum += cross_divergence(kxz, t, z, x) + cross_divergence(kyz, t, z, y);
+    }
     return sum;
 }
 
