@@ -19,7 +19,7 @@ MOST_COMPONENTS = 6
 ANSWERED_BY = ("micro", "surrogate", "similar")
 # An off-diagonal entry below this part of the diagonal is round-off or a surrogate's error and not
 # worth a picture.
-NEGLIGIBLE = 1e-4
+NEGLIGIBLE = 1e-3
 
 
 def fields(run: Run) -> list[Picture]:
