@@ -102,6 +102,8 @@ class ReplayBuffer:
     def distance(self, inputs: np.ndarray, bound: float = np.inf) -> np.ndarray:
         """Distance of every cell from the nearest sample, (n,); infinity where there is none.
 
+        Inputs that are not finite, as a diverging macro field has them, are infinitely far.
+
         Args:
             inputs: shape (ninput, n).
             bound: distances above it may be given as infinity, which is faster.
@@ -110,7 +112,12 @@ class ReplayBuffer:
             return np.full(inputs.shape[1], np.inf)
         if self._tree is None:
             self._tree = cKDTree(self._scaled(self.samples.inputs))
-        return self._tree.query(self._scaled(inputs), distance_upper_bound=bound)[0]
+        points = self._scaled(inputs)
+        lost = ~np.isfinite(points).all(axis=1)
+        points[lost] = 0.0
+        distance = self._tree.query(points, distance_upper_bound=bound)[0]
+        distance[lost] = np.inf
+        return distance
 
     def state(self) -> dict[str, np.ndarray]:
         """The samples and what decides about the next ones, as named arrays."""
