@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hpcmsm
 from hpcmsm.errors import ConfigError, HpcmsmError
-from hpcmsm.parallel import install_abort_hook, limit_threads, together, world
+from hpcmsm.parallel import install_abort_hook, leave_together, limit_threads, together, world
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HpcmsmError as error:
         if _rank() == 0:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if "mpi4py.MPI" in sys.modules:
+            leave_together(world(), error)
         return error.exit_code
     except BrokenPipeError:
         return 1

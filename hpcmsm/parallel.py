@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from contextlib import contextmanager
 
@@ -79,6 +80,21 @@ def _mpi_min():
     from mpi4py import MPI
 
     return MPI.MIN
+
+
+def leave_together(comm, error: HpcmsmError, seconds: float = 5.0) -> None:
+    """End with all ranks if all of them bring an error, else end the job: nobody may wait for ever.
+
+    Errors are agreed on where they can happen (`together`); this is for those that somebody forgot.
+    """
+    everyone = comm.Ibarrier()
+    deadline = time.monotonic() + seconds
+    while not everyone.Test():
+        if time.monotonic() > deadline:
+            sys.stderr.write(f"{type(error).__name__}: {error} (on rank {comm.rank} alone)\n")
+            sys.stderr.flush()
+            comm.Abort(error.exit_code)
+        time.sleep(0.01)
 
 
 def install_abort_hook(comm) -> None:

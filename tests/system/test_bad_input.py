@@ -185,18 +185,44 @@ class Buggy(MicroModel):
 """
 
 
-def test_bug_in_a_users_model_on_one_rank_ends_the_job(case, tmp_path):
-    (tmp_path / "buggy.py").write_text(BUGGY)
-    case.write_text(
+def with_users_model():
+    """The small case with the micro model of buggy.py."""
+    return (
         SMALL.replace('"unit_cell"', '"buggy:Buggy"')
         .replace('microstructure = "cylinders"\nphases = ["epoxy", "fibre"]\nresolution = 16\n', "")
         .replace("[macro.boundary.x_low]", "[macro]\nheat_capacity = 1e6\n[macro.boundary.x_low]")
     )
+
+
+def test_bug_in_a_users_model_on_one_rank_ends_the_job(case, tmp_path):
+    (tmp_path / "buggy.py").write_text(BUGGY)
+    case.write_text(with_users_model())
     result = launch(3, ["hpcmsm", "run", case, "-o", tmp_path / "out"], timeout=60)
     assert result.returncode not in (0, 2, 124), result.stderr
     assert "rank 1 of 3" in result.stderr
     assert "IndexError: a bug of the user" in result.stderr
     assert "buggy.py" in result.stderr
+
+
+@pytest.mark.parametrize("where", ["evaluate", "initial_state"])
+def test_an_error_of_one_rank_ends_all(case, tmp_path, where):
+    """Where it is agreed on (evaluate), and where nobody thought of it (initial_state)."""
+    text = BUGGY.replace("IndexError", "MicroError")
+    text = text.replace("from hpcmsm.fields", "from hpcmsm.errors import MicroError\nfrom hpcmsm.fields")
+    if where == "initial_state":
+        text = text.replace("if batch.step == 2 and world().rank == 1", "if False")
+        text += """
+    def initial_state(self, inputs):
+        if world().rank == 1:
+            raise MicroError("a bug of the user")
+        return super().initial_state(inputs)
+"""
+    (tmp_path / "buggy.py").write_text(text)
+    case.write_text(with_users_model())
+    result = launch(3, ["hpcmsm", "run", case, "-o", tmp_path / "out"], timeout=60)
+    assert result.returncode == 3, (result.returncode, result.stderr)
+    assert "MicroError: a bug of the user" in result.stderr and "rank 1" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_repository_cases_are_valid():
