@@ -1,0 +1,118 @@
+"""The table of the README, made from the JSON files in benchmarks/results/.
+
+python benchmarks/table.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def main() -> str:
+    """Print the table, one row per result that is there."""
+    makers = {
+        "composite_wall": wall_rows,
+        "coupling": coupling_rows,
+        "macro_step": macro_rows,
+        "unit_cell": unit_cell_rows,
+        "ensemble": ensemble_rows,
+        "scaling": scaling_rows,
+        "checkpoint": checkpoint_rows,
+    }
+    lines = ["| what | measured | beside it, in the same run | command: `python benchmarks/...` |"]
+    lines.append("| --- | --- | --- | --- |")
+    for name, rows in makers.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            lines += [f"| {' | '.join(row)} | `{name}.py` |" for row in rows(json.loads(path.read_text()))]
+    text = "\n".join(lines)
+    print(text)
+    return text
+
+
+def wall_rows(result: dict) -> list[tuple[str, str, str]]:
+    times, closure = result["wall_time"], result["closure"]
+    share = 100 * closure["accepted"] / closure["calls"]
+    difference = result["largest_difference_of_range"]
+    return [
+        (
+            f"composite wall, {result['nranks']} ranks, {share:.1f} % answered by the surrogate",
+            f"{times['on']['median']:.1f} s; temperature within {difference:.0e} of its range",
+            f"{times['off']['median']:.1f} s without surrogate",
+        )
+    ]
+
+
+def coupling_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = []
+    for ncells in sorted({row["ncells"] for row in result["rows"]}):
+        told = ", ".join(
+            f"{row['us_per_cell_and_step']:.3f} us ({row['nranks']} rank{'s' * (row['nranks'] > 1)})"
+            for row in result["rows"]
+            if row["ncells"] == ncells
+        )
+        rows.append((f"all the framework adds, per cell and step, {ncells:.0e} cells", told, "target 0.5 us"))
+    return rows
+
+
+def macro_rows(result: dict) -> list[tuple[str, str, str]]:
+    return []
+
+
+def unit_cell_rows(result: dict) -> list[tuple[str, str, str]]:
+    return [
+        (
+            f"unit cell {row['resolution']}², contrast {row['contrast']:.0f}, K to 1e-6, one core",
+            f"{row['us_per_cell']:.0f} us, {row['iterations_mean']:.0f} iterations, {row['gflops_estimate']:.0f} GFLOP/s",
+            f"batched NumPy FFT-PCG {row['numpy_us_per_cell']:.0f} us",
+        )
+        for row in result["rows"]
+        if row["rule"] == "conductivity" and row["contrast"] in (10.0, 100.0)
+    ]
+
+
+def ensemble_rows(result: dict) -> list[tuple[str, str, str]]:
+    return [
+        (
+            f"answer of 5 networks of {'x'.join(str(n) for n in row['hidden'])}, float64, one core",
+            f"{row['us_per_cell']:.2f} us per cell, {100 * row['part_of_peak']:.0f} % of the peak",
+            f"torch {row['torch_us_per_cell']:.2f} us",
+        )
+        for row in result["inference"]
+        if row["hidden"] in ([16, 16], [64, 64])
+    ]
+
+
+def scaling_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = []
+    for study in ("strong", "weak"):
+        told = ", ".join(
+            f"{point['seconds']['median']:.2f} s ({point['nranks']} rank{'s' * (point['nranks'] > 1)})"
+            for point in result[study]
+        )
+        efficiency = f"efficiency {100 * result[study][-1]['efficiency']:.0f} %"
+        rows.append((f"composite wall without surrogate, {study} scaling", told, efficiency))
+    return rows
+
+
+def checkpoint_rows(result: dict) -> list[tuple[str, str, str]]:
+    large = max(row["bytes"] for row in result["rows"])
+    best = {
+        row["what"]: row["bytes"] / row["seconds_fastest"] / 1e9
+        for row in result["rows"]
+        if row["bytes"] == large and row["nranks"] == 2 and row["cut"] == "slow"
+    }
+    return [
+        (
+            f"checkpoint of {large / 2**20:.0f} MiB, 2 ranks, checksums and fsync included",
+            f"write {best['checkpoint write']:.2f}, read {best['checkpoint read']:.2f} GB/s",
+            f"plain write {best['plain write']:.2f}, read {best['plain read']:.2f} GB/s",
+        )
+    ]
+
+
+if __name__ == "__main__":
+    main()
