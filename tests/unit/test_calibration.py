@@ -227,10 +227,11 @@ def test_level_stays_where_the_window_can_answer():
 
 def test_state_round_trip_is_bitwise_and_goes_on_alike():
     first = calibrated(random_samples(300), capacity=256)
-    first.follow(40, 9)
+    first.follow(1000, 400)
     second = Calibration(3, 1, COVERAGE, 256)
     second.load_state({name: array.copy() for name, array in first.state().items()})
     assert same_arrays(first.state(), second.state())
+    assert (first.alpha, first.q) == (second.alpha, second.q)
     for calibration in (first, second):
         calibration.add(random_samples(40, 5), TellTale())
         calibration.follow(30, 1)

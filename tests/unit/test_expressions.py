@@ -112,7 +112,7 @@ REFUSED = [
     "lambda: x", "(lambda: x)()", "x if x else 1", "[x for x in x]", "(y := x)",
     "'text'", "b'text'", "f'{x}'", "None", "...", "1j", "True", "x == False",
     "x == 1", "x != 1", "x is x", "x in x", "x // 2", "x % 2", "x @ x", "x & 1", "x | 1", "x ^ 1",
-    "~x", "x << 1", "sin(*x)", "sin(x=x)", "sin(**x)", "sin(x)(x)", "x.sin(x)",
+    "~x", "x << 1", "sin(*x)", "sin(x=x)", "sin(**x)", "sin(x, y=x)", "sin(x, **x)", "sin(x)(x)", "x.sin(x)",
 ]  # fmt: skip
 
 
