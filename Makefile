@@ -1,4 +1,4 @@
-# make run        set up what is missing, then compute the composite wall on 2 ranks
+# make run        set up what is missing, then compute the composite wall on 2 ranks and draw it
 # make test       set up what is missing, then unit, MPI and system tests
 # make setup      only set up: system packages (where allowed), .venv, the package itself
 # make lint       ruff, check and format
@@ -31,6 +31,7 @@ export PYTHON VENV TORCH
 
 run: setup
 	$(MPIRUN) -n $(NRANKS) $(BIN)/hpcmsm run cases/$(CASE).toml -o $(RESULTS) --overwrite
+	$(BIN)/hpcmsm report $(RESULTS)
 
 test: setup-dev
 	@$(BIN)/python tests/run_all
