@@ -41,8 +41,11 @@ class MacroModel(ABC):
         """
 
     @abstractmethod
-    def spatial(self, time: float, vector) -> np.ndarray:
-        """Collective. L(t, u) in the owned cells for the global PETSc vector u, shape (ncells,)."""
+    def spatial(self, time: float, vector, out: np.ndarray | None = None) -> np.ndarray:
+        """Collective. L(t, u) in the owned cells for the global PETSc vector u, shape (ncells,).
+
+        Written into `out` where given, which must not be the array of u.
+        """
 
     @abstractmethod
     def linear_coefficients(self, time: float, vector) -> np.ndarray:

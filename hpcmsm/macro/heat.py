@@ -37,16 +37,22 @@ class Heat(MacroModel):
         axes = AXES[: grid.ndim]
         self.start = Expression(section.initial, axes, "macro.initial")
         self.source = Expression(section.source, (*axes, "t", "temperature"), "macro.source")
+        self._has_source = not (self.source.is_constant and self.source() == 0.0)
         self.faces = boundary_faces(section.boundary, grid)
         self.coordinates = grid.coordinates()
         self._local = grid.new_local()
         self._divergence = Kernel.load("heat", f"heat_divergence_{grid.ndim}d")
-        self._ghosted_shape = tuple(n + 2 for n in grid.rank_shape)
-        self._conductivity = np.zeros((size, *self._ghosted_shape))
+        self._conductances = Kernel.load("heat", "heat_faces")
+        ghosted_shape = tuple(n + 2 for n in grid.rank_shape)
+        # Filled rather than np.zeros: only so does numpy ask for huge pages, which the stencil feels.
+        self._faces = np.full((grid.ndim, *ghosted_shape), 0.0)
+        self._cross_terms = np.full((size - grid.ndim, *ghosted_shape), 0.0)
+        self._has_cross = np.zeros(1, dtype=np.intc)
         self._exchange = grid.new_vector()
         self._arguments = self._fixed_arguments()
-        self._sides = {axis: np.zeros((2, 3, *self._face_shape(axis))) for axis in range(grid.ndim)}
-        self._cross = 0
+        # Of each face of a side: coefficient, value, flux, share of the cross part that enters.
+        self._sides = {axis: np.zeros((2, 4, *self._face_shape(axis))) for axis in range(grid.ndim)}
+        self._evaluated: set[str] = set()
 
     @cached_property
     def _coefficients(self) -> Kernel:
@@ -67,16 +73,19 @@ class Heat(MacroModel):
         return {**sizes, **widths, "physical": np.array(physical, dtype=np.int32)}
 
     def _side_values(self, time: float, owned: np.ndarray) -> dict[str, np.ndarray]:
-        """What is given at the sides: coefficient, value, flux, each face of this rank's block."""
+        """What is given at the sides of this rank's block; steady sides only once for a conductivity."""
         for number, side in enumerate(SIDES[: 2 * self.grid.ndim]):
             faces = self.faces[side]
-            if faces is None:
+            if faces is None or side in self._evaluated:
                 continue
             axis, high = divmod(number, 2)
             target = self._sides[axis][high]
             values = faces.evaluate(time, owned, self._owned_conductivity)
-            for row, value in zip(target, values, strict=True):
+            share = values[0] * faces.half_width / self._owned_conductivity[faces.normal, faces.cells]
+            for row, value in zip(target, (*values, share), strict=True):
                 row[...] = value.reshape(row.shape)
+            if not any(formula.used & {"t", "temperature"} for formula in faces.given.values()):
+                self._evaluated.add(side)
         return {f"side_{AXES[axis]}": values for axis, values in self._sides.items()}
 
     def initial(self) -> np.ndarray:
@@ -89,28 +98,73 @@ class Heat(MacroModel):
 
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature."""
-        conductivity = outputs["conductivity"]
-        for component, values in enumerate(conductivity):
-            self._exchange.setArray(values)
-            self._conductivity[component] = self.grid.ghosted(self._exchange, self._local)
-        self._owned_conductivity = conductivity
-        self._cross = int(self._conductivity[self.grid.ndim :].any())
+        self._owned_conductivity = outputs["conductivity"]
+        self._evaluated.clear()
+        self._renew_faces()
+        self._renew_cross_terms()
         self.capacity = self.heat_capacity(unknown)
 
-    def spatial(self, time: float, vector) -> np.ndarray:
-        """Collective. div(K grad T) + Q in W/m3, shape (ncells,)."""
+    def _with_ghosts(self, values: np.ndarray) -> np.ndarray:
+        """Collective. Values of the owned cells with ghosts, until the next call that exchanges some."""
+        self._exchange.placeArray(values)
+        try:
+            return self.grid.ghosted(self._exchange, self._local)
+        finally:
+            self._exchange.resetArray()
+
+    def _renew_faces(self) -> None:
+        """Collective. What the normal components of K make of the faces."""
+        for axis in range(self.grid.ndim):
+            conductivity = self._with_ghosts(self._owned_conductivity[axis])
+            along = self.grid.ndim - 1 - axis
+            n = self.grid.rank_shape[along]
+            # All slower axes, this one, all faster axes.
+            shape = (int(np.prod(conductivity.shape[:along])), n + 2, -1)
+            block = conductivity.reshape(shape)
+            self._conductances(
+                nouter=block.shape[0],
+                n=n,
+                ninner=block.shape[2],
+                h=self.grid.spacing[axis],
+                physical=self._arguments["physical"][2 * axis : 2 * axis + 2],
+                conductivity=block,
+                faces=self._faces[axis].reshape(shape),
+            )
+
+    def _renew_cross_terms(self) -> None:
+        """Collective. The other components of K, if any rank has one that is not zero."""
+        from mpi4py import MPI
+
+        components = self._owned_conductivity[self.grid.ndim :]
+        self._has_cross[0] = any(np.any(values != 0.0) for values in components)
+        self.grid.comm.Allreduce(MPI.IN_PLACE, self._has_cross, op=MPI.MAX)
+        if self._has_cross[0]:
+            for target, values in zip(self._cross_terms, components, strict=True):
+                target[...] = self._with_ghosts(values)
+
+    def spatial(self, time: float, vector, out: np.ndarray | None = None) -> np.ndarray:
+        """Collective. div(K grad T) + Q in W/m3, shape (ncells,); written into out where given."""
         owned = vector.getArray(readonly=True)
-        ghosted = self.grid.ghosted(vector, self._local)
-        out = np.empty(self.grid.ncells)
+        out = self._apply(vector, self._side_values(time, owned), out)
+        if self._has_source:
+            out += self._source(time, owned)
+        return out
+
+    def _apply(self, vector, sides: dict[str, np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        """Collective. div(K grad T) with the given sides, shape (ncells,)."""
+        out = np.empty(self.grid.ncells) if out is None else out
+        shape = self.grid.rank_shape
+        # In 2D there is one cross term, and no axis for its components.
+        cross = self._cross_terms[0] if self.grid.ndim == 2 else self._cross_terms
         self._divergence(
             **self._arguments,
-            **self._side_values(time, owned),
-            cross=self._cross,
-            conductivity=self._conductivity,
-            temperature=ghosted,
-            divergence=out.reshape(self.grid.rank_shape),
+            **sides,
+            faces=self._faces,
+            cross=cross if self._has_cross[0] else None,
+            temperature=self.grid.ghosted(vector, self._local),
+            divergence=out.reshape(shape),
         )
-        return out + self._source(time, owned)
+        return out
 
     def _source(self, time: float, temperature: np.ndarray) -> np.ndarray:
         """Q in W/m3, shape (ncells,)."""
@@ -124,9 +178,7 @@ class Heat(MacroModel):
         owned = vector.getArray(readonly=True)
         out = np.empty((2 + 2 * self.grid.ndim, *self.grid.rank_shape))
         self._linearise(time, owned)
-        self._coefficients(
-            **self._arguments, **self._linear_sides, conductivity=self._conductivity, coefficients=out
-        )
+        self._coefficients(**self._arguments, **self._linear_sides, faces=self._faces, coefficients=out)
         # The last row is the constant part, which a derivative does not need.
         rows = out[:-1].reshape(1 + 2 * self.grid.ndim, -1)
         rows[0] += self._source_slope
@@ -138,7 +190,7 @@ class Heat(MacroModel):
         self._linear_sides = {}
         for axis, values in self._sides.items():
             sides = np.zeros_like(values)
-            sides[:, 0] = values[:, 0]
+            sides[:, [0, 3]] = values[:, [0, 3]]
             for high in (0, 1):
                 faces = self.faces[SIDES[2 * axis + high]]
                 if faces is not None:
@@ -152,15 +204,7 @@ class Heat(MacroModel):
 
     def linear_product(self, vector) -> np.ndarray:
         """Collective. dL/dT of the last `linear_coefficients` times a vector, W/m3."""
-        out = np.empty(self.grid.ncells)
-        self._divergence(
-            **self._arguments,
-            **self._linear_sides,
-            cross=self._cross,
-            conductivity=self._conductivity,
-            temperature=self.grid.ghosted(vector, self._local),
-            divergence=out.reshape(self.grid.rank_shape),
-        )
+        out = self._apply(vector, self._linear_sides)
         return out + self._source_slope * vector.getArray(readonly=True)
 
     def is_symmetric(self) -> bool:

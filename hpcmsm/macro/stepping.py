@@ -185,12 +185,17 @@ class OneStep(Stepper):
     def _rate(self, ts, time, vector, out) -> None:
         if self._stage_asks:
             self.ask(time, ts.getTimeStep(), vector)
-        out.setArray(self.model.spatial(time, vector) / self.model.capacity)
+        with out as values:
+            self.model.spatial(time, vector, values)
+            np.divide(values, self.model.capacity, out=values)
 
     def _residual(self, ts, time, vector, rate, out) -> None:
         if self._stage_asks:
             self.ask(time, ts.getTimeStep(), vector)
-        out.setArray(rate.getArray(readonly=True) - self.model.spatial(time, vector) / self.model.capacity)
+        with out as values:
+            self.model.spatial(time, vector, values)
+            np.divide(values, self.model.capacity, out=values)
+            np.subtract(rate.getArray(readonly=True), values, out=values)
 
     def _fill(self, ts, time, vector, rate, shift, operator, preconditioner) -> None:
         model = self.model

@@ -19,17 +19,60 @@ def component(ndim, a, b):
     return COMPONENT[ndim][min(a, b), max(a, b)]
 
 
+def faces_of(h, physical, conductivity, **options):
+    """Conductances from the kernel heat_faces: all axes over the block with ghosts."""
+    ndim = len(h)
+    kernel = Kernel.load("heat", "heat_faces", debug=True, **options)
+    found = np.zeros_like(conductivity[:ndim])
+    for axis in range(ndim):
+        along = ndim - 1 - axis
+        shape = conductivity.shape[1:]
+        block = (int(np.prod(shape[:along])), shape[along], int(np.prod(shape[along + 1 :])))
+        kernel(
+            nouter=block[0],
+            n=block[1] - 2,
+            ninner=block[2],
+            h=h[axis],
+            physical=np.array(physical[2 * axis : 2 * axis + 2], np.int32),
+            conductivity=conductivity[axis].reshape(block),
+            faces=found[axis].reshape(block),
+        )
+    return found
+
+
+def with_shares(h, conductivity, sides):
+    """Sides (2, 3, ...) with the share of the cross part that enters as a fourth row."""
+    ndim = len(h)
+    inner = (slice(1, -1),) * ndim
+    found = []
+    for axis, side in enumerate(sides):
+        normal = np.moveaxis(conductivity[axis][inner], ndim - 1 - axis, 0)
+        share = side[:, 0] * h[axis] / (2 * normal[[0, -1]])
+        found.append(np.concatenate([side, share[:, None]], axis=1).astype(side.dtype))
+    return found
+
+
+def stencil_arguments(n, h, physical, conductivity, sides, cross, **options):
+    """What both stencils need, from the conductivity at the cells."""
+    ndim = len(n)
+    arguments = dict(zip(("nx", "ny", "nz"), n, strict=False))
+    arguments |= dict(zip(("hx", "hy", "hz"), h, strict=False))
+    arguments |= {"physical": np.array(physical, np.int32)}
+    arguments |= {"faces": faces_of(h, physical, conductivity, **options)}
+    terms = conductivity[2] if ndim == 2 else conductivity[3:]
+    sides = with_shares(h, conductivity, sides)
+    arguments |= {f"side_{axis}": side for axis, side in zip("xyz", sides, strict=False)}
+    return arguments, {"cross": terms if cross else None}
+
+
 def run(name, n, h, physical, conductivity, sides, temperature=None, cross=1):
     """Call a kernel of heat.c; n and h in the order x, y(, z)."""
     ndim = len(n)
     shape = tuple(reversed(n))
-    arguments = dict(zip(("nx", "ny", "nz"), n, strict=False))
-    arguments |= dict(zip(("hx", "hy", "hz"), h, strict=False))
-    arguments |= {f"side_{axis}": side for axis, side in zip("xyz", sides, strict=False)}
-    arguments |= {"physical": np.array(physical, np.int32), "conductivity": conductivity}
+    arguments, terms = stencil_arguments(n, h, physical, conductivity, sides, cross)
     if name == "divergence":
         out = np.full(shape, np.nan)
-        arguments |= {"cross": cross, "temperature": temperature, "divergence": out}
+        arguments |= {**terms, "temperature": temperature, "divergence": out}
     else:
         out = np.full((2 + 2 * ndim, *shape), np.nan)
         arguments |= {"coefficients": out}
@@ -152,14 +195,20 @@ def test_divergence_equals_numpy(ndim, physical, cross):
     assert np.abs(found - wanted).max() <= 1e-11 * np.abs(wanted).max()
 
 
-def test_cross_terms_are_not_read_when_switched_off():
-    physical = [1, 0, 0, 1]
-    n, h, conductivity, temperature, sides = random_case(2, physical)
-    wanted = run("divergence", n, h, physical, conductivity, sides, temperature, cross=0)
-    conductivity[2] = np.nan
-    assert np.array_equal(
-        run("divergence", n, h, physical, conductivity, sides, temperature, cross=0), wanted
-    )
+@pytest.mark.parametrize(("ndim", "physical"), CASES, ids=IDS)
+def test_faces_are_harmonic_means(ndim, physical):
+    _, h, conductivity, _, _ = random_case(ndim, physical, seed=7)
+    found = faces_of(h, physical, conductivity)
+    for axis in range(ndim):
+        normal = np.moveaxis(conductivity[axis], ndim - 1 - axis, 0)
+        wanted = 2 / (1 / normal[:-1] + 1 / normal[1:]) / h[axis] ** 2
+        got = np.moveaxis(found[axis], ndim - 1 - axis, 0)[:-1]
+        for end in (0, -1):
+            if physical[2 * axis - end]:
+                wanted[end] = 0.0
+        inside = np.isfinite(wanted)  # ghosts beyond the physical sides of other axes are NaN
+        assert inside[(slice(None), *[slice(1, -1)] * (ndim - 1))].all()
+        np.testing.assert_allclose(got[inside], wanted[inside], rtol=1e-14)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -246,8 +295,9 @@ def test_threads_do_not_change_the_answer():
     answers = []
     for threads in (1, 2, 3):
         out = np.empty(tuple(reversed(n)))
+        arguments, terms = stencil_arguments(n, h, physical, conductivity, sides, 1, threads=threads)
         kernel = Kernel.load("heat", "heat_divergence_2d", threads=threads)
-        kernel(*n, *h, 1, np.array(physical, np.int32), conductivity, temperature, *sides, out)
+        kernel(**arguments, **terms, temperature=temperature, divergence=out)
         answers.append(out)
     assert np.array_equal(answers[0], answers[1])
     assert np.array_equal(answers[0], answers[2])
@@ -258,10 +308,12 @@ def test_float32_agrees_with_float64():
     n, h, conductivity, temperature, sides = random_case(2, physical)
     wanted = run("divergence", n, h, physical, conductivity, sides, temperature)
     out = np.empty(tuple(reversed(n)), np.float32)
-    single = [array.astype(np.float32) for array in (conductivity, temperature, *sides)]
-    Kernel.load("heat", "heat_divergence_2d", dtype="float32")(
-        *n, *h, 1, np.array(physical, np.int32), *single, out
+    single = conductivity.astype(np.float32)
+    arguments, terms = stencil_arguments(
+        n, h, physical, single, [side.astype(np.float32) for side in sides], 1, dtype="float32"
     )
+    kernel = Kernel.load("heat", "heat_divergence_2d", dtype="float32", debug=True)
+    kernel(**arguments, **terms, temperature=temperature.astype(np.float32), divergence=out)
     # One rounding of T = 300 K, through k / h^2.
     assert (
         np.abs(out - wanted).max()

@@ -537,12 +537,15 @@ def lines_with(path, text):
     return [number for number, line in enumerate(path.read_text().splitlines(), 1) if text in line]
 
 
+HEAT_LOOPS = ("= normal_2d", "= normal_3d", "+= cross_2d", "+= cross_3d")
+
+
 @pytest.mark.parametrize("flags", [(), ("-DHPCMSM_FLOAT32",)], ids=["float64", "float32"])
 def test_loops_vectorise(example, flags):
     heat = kernel_folder() / "heat.c"
     for path, marks in (
         (example, ["hp_exp(x[c])", "hp_tanh(x[c])", "hp_log(x[c])", "sum[l] = MUL_ADD"]),
-        (heat, ["inside, y, 1)", "inside, y, 0)"]),
+        (heat, ["k = conductivity + outer", *(f"last) result[i] {loop}" for loop in HEAT_LOOPS)]),
     ):
         failed, report = compiler_report(path, *flags)
         assert not failed, report
