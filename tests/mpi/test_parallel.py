@@ -8,7 +8,7 @@ import pytest
 from mpi4py import MPI
 
 from hpcmsm.errors import CheckpointError, ConfigError, MicroError, ShapeError, SolverError
-from hpcmsm.parallel import ExactSum, local_rank, raise_together, together
+from hpcmsm.parallel import ExactSum, leave_together, local_rank, raise_together, together
 from hpcmsm.timers import Timers
 
 pytestmark = pytest.mark.mpi
@@ -98,6 +98,13 @@ def test_what_is_not_expected_goes_its_own_way(comm, agree):
 
     got = caught_from(buggy)
     agree(comm, type(got) is ZeroDivisionError and str(got) == f"on {comm.rank}", f"got {got!r}")
+
+
+def test_ranks_that_all_bring_an_error_leave_one_by_one(comm, agree):
+    """A late rank is waited for; nobody aborts."""
+    sleep(0.1 * comm.rank / comm.size)
+    leave_together(comm, ConfigError("all know"))
+    agree(comm, in_step(comm), "ranks out of step")
 
 
 def test_local_ranks_number_the_ranks_of_a_node(comm, agree):

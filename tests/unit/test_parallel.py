@@ -1,5 +1,6 @@
 """Random numbers keyed by what they decide, sums without rounding, and the hook for unforeseen errors."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -9,7 +10,16 @@ import warnings
 import numpy as np
 import pytest
 
-from hpcmsm.parallel import STREAMS, ExactSum, install_abort_hook, limit_threads, random_bits, random_uniform
+from hpcmsm.errors import ConfigError
+from hpcmsm.parallel import (
+    STREAMS,
+    ExactSum,
+    install_abort_hook,
+    leave_together,
+    limit_threads,
+    random_bits,
+    random_uniform,
+)
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -152,6 +162,14 @@ class FakeComm:
 
     def Abort(self, code):
         self.aborted.append(code)
+        raise SystemExit(code)
+
+    def Ibarrier(self):
+        """Never passed: the other ranks go on working."""
+        return self
+
+    def Test(self):
+        return False
 
 
 @pytest.mark.parametrize("size, aborted", [(1, []), (3, [1])])
@@ -162,8 +180,18 @@ def test_abort_hook_tells_the_rank_and_ends_the_job(monkeypatch, capsys, size, a
     try:
         raise IndexError("a bug")
     except IndexError:
-        sys.excepthook(*sys.exc_info())
+        with contextlib.suppress(SystemExit):
+            sys.excepthook(*sys.exc_info())
     text = capsys.readouterr().err
     assert f"rank {size - 1} of {size}: unforeseen error" in text
     assert "Traceback" in text and "IndexError: a bug" in text and "test_parallel.py" in text
     assert comm.aborted == aborted
+
+
+def test_an_error_of_one_rank_alone_ends_the_job(capsys):
+    """Somebody forgot to agree on it: the rank waits a while for the others, tells, and aborts."""
+    comm = FakeComm(1, 3)
+    with pytest.raises(SystemExit):
+        leave_together(comm, ConfigError("grid.cells is wrong"), seconds=0.05)
+    assert comm.aborted == [ConfigError.exit_code]
+    assert capsys.readouterr().err == "ConfigError: grid.cells is wrong (on rank 1 alone)\n"
