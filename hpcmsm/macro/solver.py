@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 
 from hpcmsm.config import MacroSection
@@ -10,6 +12,7 @@ from hpcmsm.grid import Grid
 
 OPTIONS_PREFIX = "macro_"
 ROUNDING = 1e-14
+_put_by_us: set[str] = set()
 
 
 def petsc_options(macro: MacroSection, symmetric: bool, ndim: int) -> None:
@@ -17,19 +20,48 @@ def petsc_options(macro: MacroSection, symmetric: bool, ndim: int) -> None:
     from petsc4py import PETSc
 
     options = PETSc.Options(OPTIONS_PREFIX)
-    options.clear() if hasattr(options, "clear") else None
+    for name in _put_by_us:
+        options.delValue(name)  # of a run before this one, in the same process
+    _put_by_us.clear()
     # BoomerAMG is cheapest in 2D and GAMG in 3D; both need few iterations whatever the step.
     amg = "hypre" if ndim == 2 and _has_hypre() else "gamg"
     defaults = {
         "ksp_type": "cg" if symmetric else "gmres",
         "ksp_rtol": macro.linear_tolerance,
         "pc_type": amg,
+        # Aggregates of an earlier matrix fail when dt has changed, and would be missing after a restart.
+        "pc_gamg_reuse_interpolation": False,
         "snes_type": "newtonls",
         # The matrix leaves out what the closure would change, so a line search has nothing to gain.
         "snes_linesearch_type": "basic",
     }
+    # What PETSC_OPTIONS says stands above our defaults, what the case says above both.
     for name, value in {**defaults, **macro.petsc}.items():
-        options[name] = value
+        if name in macro.petsc or not options.hasName(name):
+            options[name] = value
+            _put_by_us.add(name)
+
+
+def check_options_used(macro: MacroSection) -> None:
+    """Refuse options that PETSc never looked at: a misspelt one would silently change nothing.
+
+    To be called after the first step, when every part has been set up.
+
+    Raises:
+        ConfigError: an option of the case was not used.
+    """
+    from petsc4py import PETSc
+
+    # petsc4py does not offer this function; its own library carries PETSc's.
+    ask = ctypes.CDLL(PETSc.__file__).PetscOptionsUsed
+    ask.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_int)]
+    for name in macro.petsc:
+        used = ctypes.c_int(0)
+        if ask(None, f"{OPTIONS_PREFIX}{name}".encode(), ctypes.byref(used)) == 0 and not used.value:
+            raise ConfigError(
+                f"macro.petsc.{name} must be an option that the chosen solver uses, got one that PETSc never "
+                "asked for; check its spelling, or the type of the solver it belongs to"
+            )
 
 
 def _has_hypre() -> bool:

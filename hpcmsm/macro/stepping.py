@@ -17,9 +17,11 @@ from hpcmsm.errors import SolverError
 from hpcmsm.grid import Grid
 from hpcmsm.macro.base import MacroModel
 from hpcmsm.macro.solver import (
+    ROUNDING,
     FrozenOperator,
     NonlinearSolver,
     StencilMatrix,
+    check_options_used,
     petsc_options,
     set_from_options,
 )
@@ -51,6 +53,7 @@ class Stepper:
 
     previous: np.ndarray | None = None
     previous_dt: float = 0.0
+    _options_checked: bool = False
 
     def __init__(self, model: MacroModel, grid: Grid, time: TimeSection, macro: MacroSection, ask: Ask):
         self.model, self.grid, self.time, self.macro, self.ask = model, grid, time, macro, ask
@@ -63,7 +66,11 @@ class Stepper:
         """
         if self.macro.coupling == "lagged":
             self.ask(now, dt, vector)
-        return self._advance(vector, step, now, dt)
+        result = self._advance(vector, step, now, dt)
+        if not self._options_checked:
+            check_options_used(self.macro)
+            self._options_checked = True
+        return result
 
     def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
         raise NotImplementedError
@@ -167,6 +174,7 @@ class OneStep(Stepper):
         self.ts.setARKIMEXType(ARKIMEX_TYPES[self.time.scheme])
         self.stencil, self.operator = StencilMatrix(self.grid), FrozenOperator(self.grid)
         self.ts.setIFunction(self._residual, self._work)
+        self._terms = self.grid.new_vector()
         self.ts.setIJacobian(self._fill, self.operator.matrix, self.stencil.matrix)
         picard = self.macro.coupling == "picard"
         rtol = self.macro.picard_tolerance if picard else 1e-8
@@ -202,6 +210,9 @@ class OneStep(Stepper):
         coefficients = -model.linear_coefficients(time, vector) / model.capacity
         coefficients[0] += shift
         self.stencil.fill(coefficients)
+        self._terms.setArray(coefficients[0] * vector.getArray(readonly=True))
+        # Below the rounding of its largest terms no reduction of the residual can be asked.
+        self.ts.getSNES().setTolerances(atol=ROUNDING * self._terms.norm())
         self.operator.apply = lambda u: (
             shift * u.getArray(readonly=True) - model.linear_product(u) / model.capacity
         )

@@ -163,3 +163,23 @@ def _anisotropic(comm, n, kind):
         comm, (n, n + 3), (1.0, 1.0), time, macro, _tensor, capacity=lambda t: np.full_like(t, 3.0)
     )
     return run, run.run()
+
+
+@pytest.mark.parametrize("scheme, coupling", [("rk3", "stage"), ("arkimex3", "picard")])
+def test_adaptive_steps_meet_the_tolerance(comm, agree, scheme, coupling):
+    """3D: a cosine decays exactly; the steps grow by more than ten times while the error stays small."""
+    macro = dict(initial="cos(pi * x)", coupling=coupling, linear_tolerance=1e-11)
+    time = dict(scheme=scheme, end=0.3, step=2e-4, adaptive=True, tolerance=1e-5)
+    run = MacroRun(comm, (8, 3, 4), (1.0, 1.0, 1.0), time, macro, _isotropic_3d)
+    result = run.run()
+    h = 1.0 / 8
+    rate = 4.0 / h**2 * np.sin(np.pi * h / 2) ** 2  # of the discrete cosine
+    exact = np.cos(np.pi * run.coordinates["x"]) * np.exp(-rate * 0.3)
+    agree(comm, run.now == pytest.approx(0.3, abs=1e-12), f"ends at {run.now}")
+    agree(comm, run.norm(result - exact) < 1e-3, f"error {run.norm(result - exact)}")
+    agree(comm, run.steps < 0.3 / 2e-4 / 4, f"{run.steps} steps")
+
+
+def _isotropic_3d(temperature, coordinates):
+    one = np.ones_like(temperature)
+    return np.stack([one, one, one, 0 * one, 0 * one, 0 * one])

@@ -72,6 +72,7 @@ def refused(result, *words):
         ("time.adaptive=true", ["time.adaptive", "backward_euler"]),
         ("macro.initial=temp(3)", ["macro.initial", "'temp'"]),
         ("macro.boundary.y_low.kind=periodic", ["macro.boundary.y_low", "periodic"]),
+        ("macro.petsc.ksp_type=nosuch", ["macro.petsc", "nosuch"]),
         ("micro.phases=['epoxy', 'glass']", ["phases", "'glass'"]),
         ("micro.microstructure=image:missing.npy", ["missing.npy"]),
     ],
@@ -79,6 +80,12 @@ def refused(result, *words):
 def test_wrong_key_or_value(case, tmp_path, override, words):
     refused(launch(0, ["hpcmsm", "run", case, "-o", tmp_path / "out", "--set", override]), *words)
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_petsc_option_that_nothing_uses(case, tmp_path):
+    """Only PETSc knows its options, so this shows after the first step."""
+    result = launch(2, ["hpcmsm", "run", case, "-o", tmp_path / "out", "--set", "macro.petsc.ksp_tpye=cg"])
+    refused(result, "macro.petsc.ksp_tpye", "spelling")
 
 
 def test_one_line_from_several_ranks(case, tmp_path):
