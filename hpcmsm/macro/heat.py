@@ -73,7 +73,7 @@ class Heat(MacroModel):
         return {**sizes, **widths, "physical": np.array(physical, dtype=np.int32)}
 
     def _side_values(self, time: float, owned: np.ndarray) -> dict[str, np.ndarray]:
-        """What is given at the sides of this rank's block; steady sides only once for a conductivity."""
+        """What is given at the sides of this rank's block; evaluated anew where it may have changed."""
         for number, side in enumerate(SIDES[: 2 * self.grid.ndim]):
             faces = self.faces[side]
             if faces is None or side in self._evaluated:
@@ -84,7 +84,7 @@ class Heat(MacroModel):
             share = values[0] * faces.half_width / self._owned_conductivity[faces.normal, faces.cells]
             for row, value in zip(target, (*values, share), strict=True):
                 row[...] = value.reshape(row.shape)
-            if not any(formula.used & {"t", "temperature"} for formula in faces.given.values()):
+            if not any(formula.used & {"t", "temperature"} for formula in faces.given.values()):  # steady
                 self._evaluated.add(side)
         return {f"side_{AXES[axis]}": values for axis, values in self._sides.items()}
 
@@ -99,7 +99,8 @@ class Heat(MacroModel):
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature."""
         self._owned_conductivity = outputs["conductivity"]
-        self._evaluated.clear()
+        # A steady flux does not ask for the conductivity.
+        self._evaluated = {side for side in self._evaluated if self.faces[side].kind == "flux"}
         self._renew_faces()
         self._renew_cross_terms()
         self.capacity = self.heat_capacity(unknown)
