@@ -59,14 +59,26 @@ def coupling_rows(result: dict) -> list[tuple[str, str, str]]:
 
 
 def macro_rows(result: dict) -> list[tuple[str, str, str]]:
-    return []
+    rows = []
+    for row in result["rows"]:
+        rate = {work: f"{value['best']:.0f}" for work, value in row["mcells_per_s"].items()}
+        rows.append(
+            (
+                f"macro step, {row['case']}, {row['nranks']} rank{'s' * (row['nranks'] > 1)}, float64",
+                f"stencil {rate['stencil']}, whole explicit step {rate['step']} Mcells/s",
+                f"plain C {rate['plain_c']}, NumPy {rate['numpy']} Mcells/s; "
+                f"stencil at {100 * row['part_of_triad']['stencil']:.0f} % of the triad bandwidth",
+            )
+        )
+    return rows
 
 
 def unit_cell_rows(result: dict) -> list[tuple[str, str, str]]:
     return [
         (
             f"unit cell {row['resolution']}², contrast {row['contrast']:.0f}, K to 1e-6, one core",
-            f"{row['us_per_cell']:.0f} us, {row['iterations_mean']:.0f} iterations, {row['gflops_estimate']:.0f} GFLOP/s",
+            f"{row['us_per_cell']:.0f} us, {row['iterations_mean']:.0f} iterations, "
+            f"{row['gflops_estimate']:.0f} GFLOP/s",
             f"batched NumPy FFT-PCG {row['numpy_us_per_cell']:.0f} us",
         )
         for row in result["rows"]
