@@ -1,0 +1,76 @@
+"""`RadialBasis`: a table of the samples, interpolated twice; where the two disagree it is unsure."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solve, svd
+
+from hpcmsm.surrogate.learner import Learner, spread_out, squared_distances, weighted_sums
+
+MOST_SAMPLES = 2000
+# Power of the distance and degree of the polynomial beside it; each needs at least its predecessor's.
+LINEAR, CUBIC, QUINTIC = (1, 0), (3, 1), (5, 2)
+
+
+class RadialBasis(Learner):
+    """Interpolation by sums of r^5 around the samples and a quadratic function.
+
+    The score is the difference to the same with r^3 and a linear function: both meet every sample, and
+    between and beyond them they part as far as the samples leave open what is there. Where the samples
+    are too few for so many monomials, r^3 answers and r is compared with it.
+    Source: Wendland, Scattered Data Approximation, Cambridge University Press 2005, chapter 8.
+    """
+
+    def _learn(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
+        chosen = spread_out(x, MOST_SAMPLES)
+        points, z = x[chosen], z[chosen]
+        many = len(points) >= 2 * monomials(points, QUINTIC[1]).shape[1]
+        bases = np.array([QUINTIC, CUBIC] if many else [CUBIC, LINEAR])
+        squared = squared_distances(points, points.T)
+        weights = [interpolant(basis, points, squared, z) for basis in bases]
+        return {"points": points, "bases": bases, "weights": weights[0], "other": weights[1]}
+
+    def _answer(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        squared = squared_distances(self.arrays["points"], x)
+        answer, other = (
+            weighted_sums(
+                self.arrays[name], np.concatenate([radial(basis[0], squared), monomials(x.T, basis[1]).T])
+            )
+            for name, basis in zip(("weights", "other"), self.arrays["bases"], strict=True)
+        )
+        return answer, np.abs(answer - other)
+
+
+def radial(power: int, squared: np.ndarray) -> np.ndarray:
+    """r^power of an odd power, by products: they are rounded alike everywhere."""
+    value = r = np.sqrt(squared)
+    for _ in range(int(power) // 2):
+        value = value * squared
+    return value if power > 1 else r
+
+
+def monomials(x: np.ndarray, degree: int) -> np.ndarray:
+    """Monomials up to a degree of 0, 1 or 2 at points x (n, d), shape (n, nmonomial)."""
+    columns = [np.ones(len(x))]
+    if degree > 0:
+        columns += list(x.T)
+    if degree > 1:
+        columns += [x[:, i] * x[:, j] for i in range(x.shape[1]) for j in range(i + 1)]
+    return np.stack(columns, axis=1)
+
+
+def interpolant(basis, points: np.ndarray, squared: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Weights (n + nmonomial, p) of the radial functions and monomials that together meet z (n, p).
+
+    Monomials that the points cannot tell apart, where an input never varied, share their weight.
+    """
+    power, degree = basis
+    tail = monomials(points, degree)
+    left, size, right = svd(tail, full_matrices=False)
+    left, size, right = (part[..., size > 1e-10 * size[0]] for part in (left, size, right.T))
+    n, ntail = left.shape
+    matrix = np.zeros((n + ntail, n + ntail))
+    matrix[:n, :n] = radial(power, squared)
+    matrix[:n, n:], matrix[n:, :n] = left, left.T
+    solution = solve(matrix, np.concatenate([z, np.zeros((ntail, z.shape[1]))]))
+    return np.concatenate([solution[:n], (right / size) @ solution[n:]])
