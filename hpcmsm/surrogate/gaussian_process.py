@@ -29,8 +29,8 @@ class GaussianProcess(Learner):
     2.26, 4.17 and 5.8.
     """
 
-    def __init__(self, inputs, outputs, comm, seed: int = 0):
-        super().__init__(inputs, outputs, comm, seed)
+    def __init__(self, inputs, outputs, comm, seed: int = 0, *, goal: float = 1e-4):
+        super().__init__(inputs, outputs, comm, seed, goal=goal)
         self._square = Kernel.load("triangular", "triangular_square")
 
     def _learn(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:

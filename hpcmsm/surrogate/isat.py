@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcmsm.fields import Field
 from hpcmsm.surrogate.learner import CHUNK, Learner, nearest
 
+# Error of a linear answer that is tolerated, in goals.
+TOLERATED = 5.0
 # Records whose ellipsoids are tried for a cell, the nearest first.
 TRIED = 8
 # Half-axes of an ellipsoid, in standard deviations of an input, stay between these.
 SHORTEST, LONGEST = 1e-4, 0.5
+# Size of the ellipsoid in which neighbours lay, in root mean squares of their distances.
+REACH = 2.0
 # Samples that a gradient is fitted to, for each unknown of the fit.
 SAMPLES_PER_UNKNOWN = 2
 
@@ -24,26 +27,18 @@ class Isat(Learner):
     other becomes a record. Gradients are fitted to the nearest samples: micro models give none. The
     table is built anew of the samples in their order, so nothing is left of wrong early gradients.
     Source: Pope 1997, doi 10.1080/713665229.
-
-    Args:
-        tolerance: error of a linear answer, in the norm of `misfit`, that is tolerated.
     """
 
-    def __init__(
-        self,
-        inputs: tuple[Field, ...],
-        outputs: tuple[Field, ...],
-        comm,
-        seed: int = 0,
-        tolerance: float = 1e-3,
-    ):
-        super().__init__(inputs, outputs, comm, seed)
-        self.tolerance = tolerance
+    @property
+    def tolerance(self) -> float:
+        """Error of a linear answer that is tolerated."""
+        return TOLERATED * self.goal
 
     def _learn(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
         scale = self._scalings["output_scaling"][1] / self._size_of_rows()
-        gradients, curvatures = fitted_derivatives(x, z)
-        ellipsoids = first_ellipsoids(gradients, curvatures, scale, self.tolerance)
+        gradients, curvatures, reach = fitted_derivatives(x, z)
+        # The sum lies within both: a gradient is not known across directions in which no neighbour lay.
+        ellipsoids = first_ellipsoids(gradients, curvatures, scale, self.tolerance) + reach
         table = _Table(x, z * scale, gradients * scale[:, None], ellipsoids, self.tolerance)
         for sample in range(len(x)):
             table.offer(sample)
@@ -156,18 +151,19 @@ def quadratic(matrices: np.ndarray, apart: np.ndarray) -> np.ndarray:
     return total
 
 
-def fitted_derivatives(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def fitted_derivatives(x: np.ndarray, z: np.ndarray):
     """Derivatives at every sample of a polynomial through it that is fitted to its neighbours.
 
     Returns:
-        gradients (n, p, d); second derivatives (n, p, d, d), None where samples suffice for linear fits only.
+        gradients (n, p, d); second derivatives (n, p, d, d), None where samples suffice for linear fits
+        only; matrices (n, d, d) of the ellipsoids in which the neighbours lay.
     """
     n, d = x.shape
     pairs = [(i, j) for i in range(d) for j in range(i + 1)]
     quadratic_fit = n > SAMPLES_PER_UNKNOWN * (d + len(pairs))
     unknowns = d + len(pairs) if quadratic_fit else d
     neighbours = nearest(x, x, SAMPLES_PER_UNKNOWN * unknowns + 1)
-    solutions = np.empty((n, unknowns, z.shape[1]))
+    solutions, reach = np.empty((n, unknowns, z.shape[1])), np.empty((n, d, d))
     for sample, others in enumerate(neighbours):
         apart = x[others] - x[sample]
         size = max(np.sqrt((apart * apart).sum(axis=1).max()), np.finfo(float).tiny)
@@ -179,10 +175,12 @@ def fitted_derivatives(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.nda
         solution[:d] /= size
         solution[d:] /= size**2
         solutions[sample] = solution
+        spread = REACH**2 * apart.T @ apart / len(others)
+        reach[sample] = np.linalg.inv(spread + SHORTEST**2 * np.eye(d))
     gradients = np.ascontiguousarray(solutions[:, :d].transpose(0, 2, 1))
     if not quadratic_fit:
-        return gradients, None
+        return gradients, None, reach
     curvatures = np.empty((n, z.shape[1], d, d))
     for (i, j), coefficient in zip(pairs, solutions[:, d:].transpose(1, 0, 2), strict=True):
         curvatures[:, :, i, j] = curvatures[:, :, j, i] = coefficient * (2.0 if i == j else 1.0)
-    return gradients, curvatures
+    return gradients, curvatures, reach

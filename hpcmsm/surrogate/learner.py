@@ -30,11 +30,21 @@ class Learner(Surrogate):
         inputs, outputs: fields of the closure.
         comm: MPI communicator of the ranks that use it.
         seed: of random numbers, where there are any.
+        goal: error that is small enough. Scores are hypotenuses with it: near a sample an interpolation
+            is sure to all digits, and what is left there says nothing about the errors elsewhere.
     """
 
-    def __init__(self, inputs: tuple[Field, ...], outputs: tuple[Field, ...], comm, seed: int = 0):
+    def __init__(
+        self,
+        inputs: tuple[Field, ...],
+        outputs: tuple[Field, ...],
+        comm,
+        seed: int = 0,
+        *,
+        goal: float = 1e-4,
+    ):
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        self.comm, self.seed, self.version = comm, seed, 0
+        self.comm, self.seed, self.goal, self.version = comm, seed, goal, 0
         self.ninput, self.noutput = ncomponent(self.inputs), ncomponent(self.outputs)
         self.arrays: dict[str, np.ndarray] = {}
         self._scalings = {
@@ -80,7 +90,7 @@ class Learner(Surrogate):
         score = transform.deviation(
             self.outputs, self._scalings["field_scales"], learnt, deviation * width[:, None]
         )
-        return transform.decode(self.outputs, learnt), score
+        return transform.decode(self.outputs, learnt), np.hypot(score, self.goal)
 
     def misfit(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Relative error of each cell, shape (n,), see `Surrogate`."""

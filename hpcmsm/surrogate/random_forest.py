@@ -31,13 +31,13 @@ class RandomForest(Learner):
         SetupError: scikit-learn is missing.
     """
 
-    def __init__(self, inputs, outputs, comm, seed: int = 0):
+    def __init__(self, inputs, outputs, comm, seed: int = 0, *, goal: float = 1e-4):
         if find_spec("sklearn") is None:
             raise SetupError(
                 "surrogate.kind 'random_forest' needs scikit-learn, got none; "
                 "install it with pip install 'hpcmsm[forest]', or choose another kind"
             )
-        super().__init__(inputs, outputs, comm, seed)
+        super().__init__(inputs, outputs, comm, seed, goal=goal)
 
     def _learn(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
         from sklearn.ensemble import RandomForestRegressor

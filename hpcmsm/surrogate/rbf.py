@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve, svd
+from scipy.linalg import inv, svd
+from scipy.spatial import cKDTree
 
 from hpcmsm.surrogate.learner import Learner, spread_out, squared_distances, weighted_sums
 
@@ -15,10 +16,13 @@ LINEAR, CUBIC, QUINTIC = (1, 0), (3, 1), (5, 2)
 class RadialBasis(Learner):
     """Interpolation by sums of r^5 around the samples and a quadratic function.
 
-    The score is the difference to the same with r^3 and a linear function: both meet every sample, and
-    between and beyond them they part as far as the samples leave open what is there. Where the samples
-    are too few for so many monomials, r^3 answers and r is compared with it.
-    Source: Wendland, Scattered Data Approximation, Cambridge University Press 2005, chapter 8.
+    The score has two parts. One is the difference to the same with r^3 and a linear function: both meet
+    every sample, and between and beyond them they part as far as the samples leave open what is there.
+    Where they happen to cross, the other remains: the error that the interpolation would make at the
+    nearest sample without it, times the square of the distance in gaps between samples there. Where the
+    samples are too few for so many monomials, r^3 answers and r is compared with it.
+    Source: Wendland, Scattered Data Approximation, Cambridge University Press 2005, chapter 8; errors
+    without a sample: Rippa 1999, doi 10.1023/A:1018975909870.
     """
 
     def _learn(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
@@ -27,8 +31,20 @@ class RadialBasis(Learner):
         many = len(points) >= 2 * monomials(points, QUINTIC[1]).shape[1]
         bases = np.array([QUINTIC, CUBIC] if many else [CUBIC, LINEAR])
         squared = squared_distances(points, points.T)
-        weights = [interpolant(basis, points, squared, z) for basis in bases]
-        return {"points": points, "bases": bases, "weights": weights[0], "other": weights[1]}
+        weights, without = interpolant(bases[0], points, squared, z)
+        other, _ = interpolant(bases[1], points, squared, z)
+        np.fill_diagonal(squared, np.inf)
+        return {
+            "points": points,
+            "bases": bases,
+            "weights": weights,
+            "other": other,
+            "without": without,
+            "gaps": np.sqrt(squared.min(axis=1)),
+        }
+
+    def _refresh(self) -> None:
+        self._tree = cKDTree(self.arrays["points"])
 
     def _answer(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         squared = squared_distances(self.arrays["points"], x)
@@ -38,7 +54,9 @@ class RadialBasis(Learner):
             )
             for name, basis in zip(("weights", "other"), self.arrays["bases"], strict=True)
         )
-        return answer, np.abs(answer - other)
+        distance, near = self._tree.query(np.ascontiguousarray(x.T))
+        ratio = distance / np.maximum(self.arrays["gaps"][near], np.finfo(float).tiny)
+        return answer, np.hypot(answer - other, self.arrays["without"][near].T * (ratio * ratio))
 
 
 def radial(power: int, squared: np.ndarray) -> np.ndarray:
@@ -59,10 +77,13 @@ def monomials(x: np.ndarray, degree: int) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def interpolant(basis, points: np.ndarray, squared: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Weights (n + nmonomial, p) of the radial functions and monomials that together meet z (n, p).
+def interpolant(basis, points: np.ndarray, squared: np.ndarray, z: np.ndarray):
+    """Radial functions and monomials that together meet z (n, p).
 
     Monomials that the points cannot tell apart, where an input never varied, share their weight.
+
+    Returns:
+        weights (n + nmonomial, p); at every point the error of the same without that point (n, p).
     """
     power, degree = basis
     tail = monomials(points, degree)
@@ -72,5 +93,8 @@ def interpolant(basis, points: np.ndarray, squared: np.ndarray, z: np.ndarray) -
     matrix = np.zeros((n + ntail, n + ntail))
     matrix[:n, :n] = radial(power, squared)
     matrix[:n, n:], matrix[n:, :n] = left, left.T
-    solution = solve(matrix, np.concatenate([z, np.zeros((ntail, z.shape[1]))]))
-    return np.concatenate([solution[:n], (right / size) @ solution[n:]])
+    inverse = inv(matrix)
+    solution = inverse[:, :n] @ z
+    solution += inverse @ (np.concatenate([z, np.zeros((ntail, z.shape[1]))]) - matrix @ solution)
+    weights = np.concatenate([solution[:n], (right / size) @ solution[n:]])
+    return weights, np.abs(solution[:n] / np.diag(inverse)[:n, None])

@@ -8,8 +8,6 @@ from hpcmsm.fields import Field
 from hpcmsm.surrogate.base import Surrogate
 
 KINDS = ("ensemble", "laplace", "gaussian_process", "random_forest", "rbf", "isat")
-# Of the tolerated error, by which `goal` is smaller by ten, what a single table entry may take.
-ISAT_PART = 0.5
 
 
 def make_surrogate(
@@ -27,7 +25,7 @@ def make_surrogate(
         inputs, outputs: fields of the closure.
         comm: MPI communicator of the ranks that train and use it together.
         seed: of the random numbers.
-        goal: error at which training may end; a tenth of what is tolerated.
+        goal: error that is small enough, a tenth of what is tolerated.
     Raises:
         ConfigError: no such kind.
         SetupError: the kind needs a library that is missing.
@@ -43,17 +41,17 @@ def make_surrogate(
     if section.kind == "gaussian_process":
         from hpcmsm.surrogate.gaussian_process import GaussianProcess
 
-        return GaussianProcess(inputs, outputs, comm, seed)
+        return GaussianProcess(inputs, outputs, comm, seed, goal=goal)
     if section.kind == "random_forest":
         from hpcmsm.surrogate.random_forest import RandomForest
 
-        return RandomForest(inputs, outputs, comm, seed)
+        return RandomForest(inputs, outputs, comm, seed, goal=goal)
     if section.kind == "rbf":
         from hpcmsm.surrogate.rbf import RadialBasis
 
-        return RadialBasis(inputs, outputs, comm, seed)
+        return RadialBasis(inputs, outputs, comm, seed, goal=goal)
     if section.kind == "isat":
         from hpcmsm.surrogate.isat import Isat
 
-        return Isat(inputs, outputs, comm, seed, tolerance=10.0 * goal * ISAT_PART)
+        return Isat(inputs, outputs, comm, seed, goal=goal)
     raise ConfigError(f"surrogate.kind must be one of {', '.join(KINDS)}, got '{section.kind}'; choose one")
