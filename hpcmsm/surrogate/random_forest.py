@@ -43,7 +43,9 @@ class RandomForest(Learner):
         from sklearn.ensemble import RandomForestRegressor
 
         state = np.random.RandomState(np.random.MT19937(self.seed))
-        forest = RandomForestRegressor(TREES, random_state=state, n_jobs=1).fit(x, z)
+        forest = RandomForestRegressor(TREES, random_state=state, n_jobs=1).fit(
+            x, z.squeeze(axis=1) if z.shape[1] == 1 else z
+        )
         trees = [grown.tree_ for grown in forest.estimators_]
         first = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees])])
         parts = {

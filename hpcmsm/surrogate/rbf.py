@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import inv, svd
 from scipy.spatial import cKDTree
 
+from hpcmsm.errors import SurrogateError
 from hpcmsm.surrogate.learner import Learner, spread_out, squared_distances, weighted_sums
 
 MOST_SAMPLES = 2000
@@ -93,7 +94,13 @@ def interpolant(basis, points: np.ndarray, squared: np.ndarray, z: np.ndarray):
     matrix = np.zeros((n + ntail, n + ntail))
     matrix[:n, :n] = radial(power, squared)
     matrix[:n, n:], matrix[n:, :n] = left, left.T
-    inverse = inv(matrix)
+    try:
+        inverse = inv(matrix)
+    except np.linalg.LinAlgError:
+        raise SurrogateError(
+            f"samples of a radial basis table must differ in their inputs, got some of {n} that do not; "
+            "leave repeated ones out"
+        ) from None
     solution = inverse[:, :n] @ z
     solution += inverse @ (np.concatenate([z, np.zeros((ntail, z.shape[1]))]) - matrix @ solution)
     weights = np.concatenate([solution[:n], (right / size) @ solution[n:]])
