@@ -84,7 +84,10 @@ class Learner(Surrogate):
         inputs = np.pad(inputs, ((0, 0), (0, CHUNK - inputs.shape[1])), mode="edge")
         middle, width = self._scalings["input_scaling"]
         x = np.ascontiguousarray((inputs - middle[:, None]) / width[:, None])
+        lost = ~np.isfinite(x).all(axis=0)  # of a macro field that diverges
+        x[:, lost] = 0.0
         mean, deviation = self._answer(x)
+        mean[:, lost], deviation = np.nan, np.where(lost, np.inf, deviation)
         middle, width = self._scalings["output_scaling"]
         learnt = mean * width[:, None] + middle[:, None]
         score = transform.deviation(

@@ -14,6 +14,10 @@ TREES = 100
 # Half the width between these quantiles of the trees' answers is the deviation.
 LOW, HIGH = 0.05, 0.95
 LEAF = -1
+MISSING = (
+    "surrogate.kind 'random_forest' needs scikit-learn, got none; "
+    "install it with pip install 'hpcmsm[forest]', or choose another kind"
+)
 NAMES = ("feature", "threshold", "left", "right")
 
 
@@ -33,14 +37,14 @@ class RandomForest(Learner):
 
     def __init__(self, inputs, outputs, comm, seed: int = 0, *, goal: float = 1e-4):
         if find_spec("sklearn") is None:
-            raise SetupError(
-                "surrogate.kind 'random_forest' needs scikit-learn, got none; "
-                "install it with pip install 'hpcmsm[forest]', or choose another kind"
-            )
+            raise SetupError(MISSING)
         super().__init__(inputs, outputs, comm, seed, goal=goal)
 
     def _learn(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
-        from sklearn.ensemble import RandomForestRegressor
+        try:
+            from sklearn.ensemble import RandomForestRegressor
+        except ImportError:
+            raise SetupError(MISSING) from None
 
         state = np.random.RandomState(np.random.MT19937(self.seed))
         forest = RandomForestRegressor(TREES, random_state=state, n_jobs=1).fit(

@@ -105,6 +105,18 @@ def test_a_cell_is_answered_alike_in_any_batch(trained):
         assert some_score.tobytes() == score[part].tobytes()
 
 
+def test_cells_of_a_diverging_field_are_not_answered(trained):
+    _, surrogate = trained
+    inputs = make_samples(5, seed=5).inputs
+    healthy = surrogate.predict(inputs)
+    inputs[0, 1], inputs[1, 3] = np.nan, np.inf
+    mean, score = surrogate.predict(inputs)
+    answered = np.isfinite(mean).all(axis=0) & np.isfinite(score)
+    assert not answered[[1, 3]].any()
+    for now, before in zip((mean, score), healthy, strict=True):
+        assert now[..., [0, 2, 4]].tobytes() == before[..., [0, 2, 4]].tobytes()
+
+
 def test_a_restart_goes_on_bit_by_bit(trained):
     kind, surrogate = trained
     other = make(kind)
