@@ -53,6 +53,7 @@ setup(
     extras_require={
         "gpu": ["cupy-cuda12x"],
         "vtk": ["vtk"],
+        "forest": ["scikit-learn"],
         "dev": [
             "pytest",
             "pytest-mpi",
@@ -60,6 +61,7 @@ setup(
             "vtk",
             "nvidia-cuda-nvrtc-cu12",
             "tifffile",
+            "scikit-learn",
             "pandas",
             "setuptools",
             "wheel",

@@ -142,18 +142,11 @@ def _make_closure(case: Case, micro: MicroModel, comm, timers: Timers) -> Closur
         return direct
     # Imported here: a run without a surrogate needs no torch.
     from hpcmsm.closure.gate import Gate
-    from hpcmsm.surrogate.ensemble import Ensemble
+    from hpcmsm.surrogate.registry import make_surrogate
     from hpcmsm.surrogate.replay import ReplayBuffer
 
-    surrogate = Ensemble(
-        micro.inputs,
-        micro.outputs,
-        comm,
-        case.seed,
-        members=case.surrogate.members,
-        hidden=tuple(case.surrogate.hidden),
-        goal=case.gate.tolerance / 10.0,
-    )
+    goal = case.gate.tolerance / 10.0
+    surrogate = make_surrogate(case.surrogate, micro.inputs, micro.outputs, comm, case.seed, goal)
     replay = ReplayBuffer(
         micro.inputs, micro.outputs, capacity=case.surrogate.capacity, spacing=case.gate.novelty / 10.0
     )

@@ -181,10 +181,10 @@ class MicroSection(BaseModel):
 
 
 class SurrogateSection(Section):
-    """The ensemble that is trained on the way."""
+    """The surrogate that is trained on the way; members and hidden are for networks alone."""
 
     enabled: bool = True
-    kind: Literal["ensemble"] = "ensemble"
+    kind: Literal["ensemble", "laplace", "gaussian_process", "random_forest", "rbf", "isat"] = "ensemble"
     members: Annotated[int, Key(ge=2, le=64, strict=True)] = 5
     hidden: list[Count] = Key(default=[16, 16], min_length=1, max_length=4)
     capacity: Annotated[int, Key(ge=64, strict=True)] = 2048

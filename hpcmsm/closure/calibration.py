@@ -96,10 +96,12 @@ class Calibration:
         return self.alpha <= FLOOR * self.target
 
     def _renew(self) -> None:
-        weights = self.window.weight
-        median = weighted_quantile(self.errors, weights, 0.5)
+        # A cell with an infinite score is never accepted: it must not count as one that is covered.
+        judged = np.isfinite(self.scores)
+        errors, scores, weights = (a[judged] for a in (self.errors, self.scores, self.window.weight))
+        median = weighted_quantile(errors, weights, 0.5)
         self.floor = median if np.isfinite(median) else 0.0
-        ratios = self.errors / np.maximum(np.hypot(self.scores, self.floor), TINY)
+        ratios = errors / np.maximum(np.hypot(scores, self.floor), TINY)
         self.q = weighted_quantile(ratios, weights, 1.0 - self.alpha)
 
     def state(self) -> dict[str, np.ndarray]:

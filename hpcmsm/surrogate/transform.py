@@ -26,19 +26,21 @@ def kind_of(field: Field) -> int:
     return TENSOR_2D if field.size == 3 else TENSOR_3D
 
 
-def encode(fields: tuple[Field, ...], outputs: np.ndarray) -> np.ndarray:
+def encode(fields: tuple[Field, ...], outputs: np.ndarray, checked: bool = True) -> np.ndarray:
     """Outputs (noutput, n) in the form in which they are learnt, same shape.
 
     Raises:
-        SurrogateError: a value is not finite, or a tensor is not positive definite.
+        SurrogateError: where checked: a value is not finite, or a tensor is not positive definite.
     """
-    _require(np.isfinite(outputs).all(axis=0), "outputs to learn from must be finite", outputs)
+    if checked:
+        _require(np.isfinite(outputs).all(axis=0), "outputs to learn from must be finite", outputs)
     learnt = np.array(outputs)
     for field, row in zip(fields, rows_of(fields).values(), strict=True):
         if field.spd:
             learnt[row] = _factor_2d(outputs[row]) if field.size == 3 else _factor_3d(outputs[row])
-            text = f"field '{field.name}' to learn from must be positive definite"
-            _require(np.isfinite(learnt[row]).all(axis=0), text, outputs[row])
+            if checked:
+                text = f"field '{field.name}' to learn from must be positive definite"
+                _require(np.isfinite(learnt[row]).all(axis=0), text, outputs[row])
     return learnt
 
 
@@ -145,3 +147,21 @@ def _length(field: Field, rows: np.ndarray) -> np.ndarray:
     for number, row in enumerate(rows):
         total += (1.0 if number < ndiagonal else 2.0) * row * row
     return np.sqrt(total)
+
+
+def deviation(
+    fields: tuple[Field, ...], scales: np.ndarray, learnt: np.ndarray, deviations: np.ndarray
+) -> np.ndarray:
+    """Size in the norm of `misfit` (n,) of independent deviations (noutput or 1, n) of encoded outputs.
+
+    The root of the summed squares of what each deviation alone moves; infinite where one is not finite.
+    """
+    known = np.isfinite(deviations).all(axis=0)
+    steps = np.where(known, deviations, 0.0)
+    middle, total = decode(fields, learnt), np.zeros(learnt.shape[1])
+    for row in range(learnt.shape[0]):
+        moved = learnt.copy()
+        moved[row] += steps[min(row, len(steps) - 1)]
+        moved = misfit(fields, scales, middle, decode(fields, moved))
+        total += moved * moved
+    return np.where(known, np.sqrt(total), np.inf)
