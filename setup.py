@@ -53,11 +53,13 @@ setup(
     extras_require={
         "gpu": ["cupy-cuda12x"],
         "vtk": ["vtk"],
+        "tune": ["optuna"],
         "dev": [
             "pytest",
             "pytest-mpi",
             "ruff",
             "vtk",
+            "optuna",
             "nvidia-cuda-nvrtc-cu12",
             "tifffile",
             "pandas",

@@ -181,9 +181,10 @@ class MicroSection(BaseModel):
 
 
 class SurrogateSection(Section):
-    """The ensemble that is trained on the way."""
+    """The ensemble that is trained on the way, and the model file (relative to the case) it begins with."""
 
     enabled: bool = True
+    load: str | None = None
     kind: Literal["ensemble"] = "ensemble"
     members: Annotated[int, Key(ge=2, le=64, strict=True)] = 5
     hidden: list[Count] = Key(default=[16, 16], min_length=1, max_length=4)
