@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from hpcmsm.surrogate.ensemble import FEWEST_SAMPLES, Ensemble
 
 CALIBRATION_PART, TEST_PART = 0.15, 0.15
 CURVE_POINTS = 5  # sizes of the learning curve, each half of the next
+HIDDEN_OF_DIFFERENCE = (4,)
 CHEAP = 1_000_000  # added to the iteration of cheap samples
 
 Fields = tuple[Field, ...]
@@ -116,37 +117,64 @@ def learn(recipe: Recipe, start: Model | None, samples: Samples, inputs: Fields,
 def learn_difference(recipe: Recipe, base: Ensemble, cheap: Samples, samples: Samples, comm) -> Ensemble:
     """Collective. An ensemble that has learnt a cheap model and how few exact samples differ from it.
 
-    A second ensemble learns the difference in the encoded outputs; both together then answer at the
-    inputs of the cheap samples, and the result learns from these answers and the exact samples.
+    A second ensemble learns the difference in the encoded outputs; both together then answer at inputs
+    of cheap samples, and the result learns from these answers and the exact samples. The more exact
+    samples there are, the fewer of these answers are used: they are not the truth.
 
     Args:
         base: ensemble trained on the cheap samples.
         cheap, samples: cheap and exact samples.
     """
-    guess = transform.encode(base.outputs, base.predict(samples.inputs)[0])
-    apart = transform.encode(base.outputs, samples.outputs) - guess
-    fields = tuple(Field(f"{field.name}_difference", field.size) for field in base.outputs)
-    size = float(transform.field_scales(fields, apart).min())
-    delta = Ensemble(
-        base.inputs,
-        fields,
-        comm,
-        recipe.seed,
-        members=recipe.members,
-        hidden=(8,),
-        goal=min(0.5, recipe.goal / size),
-        epochs=recipe.epochs,
-    )
-    names = ("step", "iteration", "ids", "inputs")
-    delta.train(Samples(*(getattr(samples, name) for name in names), apart, samples.weight))
-    answers = transform.encode(base.outputs, base.predict(cheap.inputs)[0]) + delta.predict(cheap.inputs)[0]
-    lifted = Samples(
-        *(getattr(cheap, name) for name in names), transform.decode(base.outputs, answers), cheap.weight
-    )
+    difference = _difference(recipe, base, cheap, samples, comm)
+    cheap = cheap.take(_first(cheap, max(0, len(cheap) - len(samples))))
+    answers = _encoded(base, cheap) + difference.predict(cheap.inputs)[0]
+    lifted = _answered(cheap, transform.decode(base.outputs, answers))
     whole = recipe.ensemble(base.inputs, base.outputs, comm)
     whole.load_state(base.state())
     whole.train(sorted_samples([lifted, samples]))
     return whole
+
+
+def _difference(recipe: Recipe, base: Ensemble, cheap: Samples, samples: Samples, comm) -> Ensemble:
+    """Collective. A small ensemble for the difference of exact samples to the base, in encoded outputs."""
+    apart = transform.encode(base.outputs, samples.outputs) - _encoded(base, samples)
+    fields = tuple(Field(f"{field.name}_difference", field.size) for field in base.outputs)
+    goal = recipe.goal / float(transform.field_scales(fields, apart).max())
+    small = replace(recipe, hidden=HIDDEN_OF_DIFFERENCE, goal=min(0.5, goal))
+    difference = small.ensemble(base.inputs, fields, comm)
+    difference.train(_answered(samples, apart))
+    return difference
+
+
+def _encoded(ensemble: Ensemble, samples: Samples) -> np.ndarray:
+    return transform.encode(ensemble.outputs, ensemble.predict(samples.inputs)[0])
+
+
+def _answered(samples: Samples, outputs: np.ndarray) -> Samples:
+    return Samples(samples.step, samples.iteration, samples.ids, samples.inputs, outputs, samples.weight)
+
+
+def teacher(
+    recipe: Recipe, inputs: Fields, outputs: Fields, comm, start: Model | None, cheap: Samples | None
+):
+    """Collective. A function that makes an ensemble of samples, with what is known already.
+
+    Where there is a cheaper or an older model and what it was trained on, the difference to it is
+    learnt; where there is only a model, training begins with its weights.
+    """
+    base = None
+    if cheap is not None:
+        base = learn(recipe, start, cheap, inputs, outputs, comm)
+    elif start is not None and len(start.training):
+        base, cheap = recipe.ensemble(inputs, outputs, comm), set_apart(start.training)
+        base.load_state(start.state)
+
+    def teach(samples: Samples) -> Ensemble:
+        if base is None:
+            return learn(recipe, start, samples, inputs, outputs, comm)
+        return learn_difference(recipe, base, cheap, samples, comm)
+
+    return teach
 
 
 def learning_curve(teach: Callable[[Samples], Ensemble], parts: Split) -> tuple[Ensemble, list[dict]]:
@@ -204,16 +232,7 @@ def train(
     with together(comm):
         parts = split(samples, recipe.seed)
     inputs, outputs = dataset.inputs, dataset.outputs
-    if cheap is None:
-
-        def teach(some):
-            return learn(recipe, start, some, inputs, outputs, comm)
-    else:
-        base = learn(recipe, start, cheap, inputs, outputs, comm)
-
-        def teach(some):
-            return learn_difference(recipe, base, cheap, some, comm)
-
+    teach = teacher(recipe, inputs, outputs, comm, start, cheap)
     ensemble, curve = learning_curve(teach, parts)
     predicted, scores = ensemble.predict(parts.calibration.inputs)
     return Model(
