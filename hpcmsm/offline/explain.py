@@ -153,10 +153,10 @@ def fallback_drivers(
     The range of each input is cut into bins of equally many samples. What an input explains is the
     correlation ratio: the part of the variance of ln error that lies between the bins.
     """
-    rows = []
+    rows, logs = [], np.log(np.maximum(scores, 1e-300))
     for row, name in enumerate(names):
         bins, edges = _bins(inputs[row])
-        worst = max(set(bins.tolist()), key=lambda number: np.median(scores[bins == number]))
+        worst = max(set(bins.tolist()), key=lambda number: logs[bins == number].mean())
         rows.append(
             {
                 "input": name,
