@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from hpcmsm.cli import main
 from hpcmsm.config import parse_case
 from hpcmsm.errors import CheckpointError, ConfigError, SurrogateError
 from hpcmsm.fields import Field
@@ -29,6 +30,23 @@ from hpcmsm.offline.train import (
 from hpcmsm.surrogate.base import Samples
 
 COMM = MPI.COMM_SELF
+CASE = """
+[grid]
+cells = [4, 4]
+size = [1.0, 1.0]
+[time]
+end = 1.0
+step = 0.1
+[materials.a]
+conductivity = 1.0
+[materials.b]
+conductivity = 3.0
+[micro]
+model = "unit_cell"
+microstructure = "laminate"
+phases = ["a", "b"]
+resolution = 8
+"""
 INPUTS = (Field("a", unit="K", about="drives", lower=0.0, upper=1.0), Field("b", unit="m"))
 OUTPUTS = (Field("f", unit="W"),)
 QUICK = Recipe((8,), members=2, goal=1e-3, epochs=30)
@@ -319,3 +337,45 @@ def test_pictures_are_the_same_every_time(tmp_path):
     first = [Path(path).read_bytes() for path in write_learning_curve(tmp_path / "m.h5", rows)]
     assert first == [Path(path).read_bytes() for path in write_learning_curve(tmp_path / "m.h5", rows)]
     assert first[1].decode().splitlines()[1] == "10,0.1,0.2,0.3"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["collect", "case.toml", "-o", "x.h5", "--input", "temprature=1:2"], "did you mean 'temperature'"),
+        (["collect", "case.toml", "-o", "x.h5", "--input", "fraction=0.5:7"], "fraction=0.5:7"),
+        (["collect", "case.toml", "-o", "x.h5", "-n", "0"], "-n must lie between"),
+        (["collect", "-o", "x.h5"], "--from"),
+        (["collect", "--from", "nowhere", "-o", "x.h5"], "checkpoint"),
+        (["train", "nowhere.h5", "-o", "x.h5"], "nowhere.h5"),
+        (["train", "d.h5", "-o", "x.h5", "--from", "m.h5", "--tune", "3"], "--tune"),
+        (["train", "d.h5", "other.h5", "-o", "x.h5"], "other.h5"),
+        (["train", "d.h5", "-o", "x.h5", "--goal", "7"], "--goal must lie between"),
+        (["train", "d.h5", "-o", "x.h5", "--hidden", "0"], "--hidden must be"),
+        (["explain", "d.h5", "d.h5", "-o", "x"], "not a model"),
+        (["explain", "m.h5", "other.h5", "-o", "x"], "other.h5"),
+    ],
+)
+def test_wrong_words_get_one_line(model, tmp_path, monkeypatch, capsys, words, said):
+    (tmp_path / "case.toml").write_text(CASE)
+    write_dataset(COMM, tmp_path / "d.h5", dataset(60))
+    write_dataset(COMM, tmp_path / "other.h5", replace(dataset(60), outputs=(Field("f", unit="K"),)))
+    write_model(COMM, tmp_path / "m.h5", model)
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and said in told[0], told
+    assert not (tmp_path / "x.h5").exists()
+
+
+@pytest.mark.parametrize("name", ["collect", "train", "merge", "explain"])
+def test_every_option_is_explained(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.partition("options:")[2].splitlines()
+    options = [line for line in lines if line.startswith("  -")]
+    assert len(options) >= 2
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("  -"):
+            assert len(line.split("  ")) > 2 or after.startswith("         "), line
