@@ -104,7 +104,7 @@ def _parameters_of(recipe: Recipe) -> dict:
 def _optuna():
     try:
         import optuna
-    except ModuleNotFoundError:
+    except ImportError:
         raise SetupError(
             "--tune needs optuna, got none in this environment; pip install 'hpcmsm[tune]'"
         ) from None

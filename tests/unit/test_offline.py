@@ -1,6 +1,7 @@
 """The parts of the offline chain against answers known otherwise."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from mpi4py import MPI
 
 from hpcmsm.cli import main
 from hpcmsm.config import parse_case
-from hpcmsm.errors import CheckpointError, ConfigError, SurrogateError
+from hpcmsm.errors import CheckpointError, ConfigError, MicroError, SetupError, SurrogateError
 from hpcmsm.fields import Field
 from hpcmsm.io.dataset import NOWHERE, Dataset, read_dataset, write_dataset
+from hpcmsm.io.inspect import describe
 from hpcmsm.io.modelfile import read_model, write_model
 from hpcmsm.offline import explain, tune
 from hpcmsm.offline.collect import collect, input_ranges, sobol_points
@@ -85,6 +87,15 @@ def test_a_dataset_comes_back_bit_by_bit(tmp_path):
         np.testing.assert_array_equal(getattr(back.samples, name), getattr(data.samples, name))
 
 
+def test_show_tells_what_a_dataset_and_a_model_hold(model, tmp_path):
+    write_dataset(COMM, tmp_path / "d.h5", dataset(20))
+    write_model(COMM, tmp_path / "m.h5", model)
+    for name, kind, array in (("d.h5", "dataset", "samples/inputs"), ("m.h5", "model", "surrogate/weights")):
+        text = describe(tmp_path / name)
+        assert text.startswith(f"{kind} {name}") and array in text
+        assert "a [K], b [m]" in text and "f [W]" in text
+
+
 def test_samples_of_several_datasets_have_keys_of_their_own(tmp_path):
     for name, count in (("a.h5", 20), ("b.h5", 30)):
         write_dataset(COMM, tmp_path / name, dataset(count))
@@ -119,7 +130,7 @@ def test_a_failed_cell_is_left_out_and_a_range_is_asked_for(tmp_path):
     np.testing.assert_array_equal(
         data.index, np.flatnonzero(sobol_points(np.array([[0.0], [1.0]]), 64, 1)[0] <= 0.75)
     )
-    with pytest.raises(Exception, match="at least half of the points, got 0 of 8"):
+    with pytest.raises(MicroError, match="at least half of the points, got 0 of 8"):
         collect(case, tmp_path, 8, ["x=0.8:1"], COMM)
 
 
@@ -283,6 +294,12 @@ def test_tuning_goes_on_from_its_journal_as_if_never_interrupted(tmp_path, monke
     run(8, "parts.json")
     assert run(12, "parts.json") == (best, trials)
     assert (tmp_path / "parts.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_tuning_without_optuna_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SetupError, match=r"pip install 'hpcmsm\[tune\]'"):
+        tune.tune(QUICK, dataset(30).keyed(), INPUTS, OUTPUTS, 4, tmp_path / "j.json", COMM)
 
 
 def test_a_trial_that_cannot_be_trained_loses(monkeypatch):

@@ -57,7 +57,7 @@ def test_wheel_states_version_script_and_extras(wheel):
     assert info == f"hpcmsm-{hpcmsm.__version__}.dist-info"
     assert "hpcmsm = hpcmsm.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
     metadata = wheel.read(f"{info}/METADATA").decode()
-    assert set(re.findall("^Provides-Extra: (.+)$", metadata, re.MULTILINE)) == {"gpu", "vtk", "dev"}
+    assert set(re.findall("^Provides-Extra: (.+)$", metadata, re.MULTILINE)) == {"gpu", "vtk", "tune", "dev"}
     assert "Requires-Python: >=3.11" in metadata
 
 
