@@ -54,11 +54,13 @@ setup(
         "gpu": ["cupy-cuda12x"],
         "vtk": ["vtk"],
         "forest": ["scikit-learn"],
+        "tune": ["optuna"],
         "dev": [
             "pytest",
             "pytest-mpi",
             "ruff",
             "vtk",
+            "optuna",
             "nvidia-cuda-nvrtc-cu12",
             "tifffile",
             "scikit-learn",

@@ -61,7 +61,7 @@ def build(case: Case, comm, folder: Path) -> Parts:
         fixed = tuple(field for field, _ in cell_fields.values())
         connect(micro.inputs, (*macro.sends, *fixed), f"micro model '{case.micro.model}'", "the case")
         connect(macro.wants, micro.outputs, f"macro model '{case.macro.model}'", f"'{case.micro.model}'")
-        closure = _make_closure(case, micro, comm, timers)
+        closure = _make_closure(case, micro, comm, folder, timers)
     return Parts(grid, macro, micro, closure, cell_fields, timers)
 
 
@@ -136,7 +136,7 @@ def _phase_capacity(case: Case, name: str) -> Expression:
     return Expression(material.heat_capacity, ("temperature",), f"materials.{name}.heat_capacity")
 
 
-def _make_closure(case: Case, micro: MicroModel, comm, timers: Timers) -> Closure:
+def _make_closure(case: Case, micro: MicroModel, comm, folder: Path, timers: Timers) -> Closure:
     direct = Direct(micro, comm, timers)
     if not case.surrogate.enabled:
         return direct
@@ -146,8 +146,42 @@ def _make_closure(case: Case, micro: MicroModel, comm, timers: Timers) -> Closur
     from hpcmsm.surrogate.replay import ReplayBuffer
 
     goal = case.gate.tolerance / 10.0
-    surrogate = make_surrogate(case.surrogate, micro.inputs, micro.outputs, comm, case.seed, goal)
+    model = _read_model(case, micro, folder)
+    section = case.surrogate
+    if model is not None:  # a model brings its own sizes
+        section = section.model_copy(update={"members": model.members, "hidden": list(model.hidden)})
+    surrogate = make_surrogate(section, micro.inputs, micro.outputs, comm, case.seed, goal)
     replay = ReplayBuffer(
         micro.inputs, micro.outputs, capacity=case.surrogate.capacity, spacing=case.gate.novelty / 10.0
     )
-    return Gate(direct, micro, surrogate, replay, case.gate, case.surrogate, comm, case.seed, timers)
+    gate = Gate(direct, micro, surrogate, replay, case.gate, case.surrogate, comm, case.seed, timers)
+    if model is not None:
+        _preload(gate, model)
+    return gate
+
+
+def _read_model(case: Case, micro: MicroModel, folder: Path):
+    """The model file that the case names, or None; its fields must be those of the micro model."""
+    if case.surrogate.load is None:
+        return None
+    from hpcmsm.io.modelfile import read_model
+
+    name = case.surrogate.load
+    model = read_model(folder / name)
+    for mine, theirs in ((micro.inputs, model.inputs), (micro.outputs, model.outputs)):
+        connect(mine, theirs, f"micro model '{case.micro.model}'", f"surrogate.load '{name}'")
+        if [field.name for field in mine] != [field.name for field in theirs]:
+            raise ConfigError(
+                f"surrogate.load must be a model of the fields {', '.join(field.name for field in mine)} in "
+                f"this order, got {', '.join(field.name for field in theirs)} in '{name}'; train it on data "
+                "of this micro model"
+            )
+    return model
+
+
+def _preload(gate, model) -> None:
+    """Let a run begin with a trained version, and calibrate it with samples that it was not trained on."""
+    gate.surrogate.load_state(model.state)
+    gate.replay.add(model.training)
+    gate.trained_size = len(gate.replay)
+    gate.calibration.add(model.calibration, gate.surrogate)

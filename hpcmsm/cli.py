@@ -1,4 +1,4 @@
-"""The command line: run resume show report evaluate compare doctor submit.
+"""The command line: run resume show report evaluate collect train merge explain compare doctor submit.
 
 Every command imports what it needs when it is called, so that `hpcmsm --help` and the commands
 that look at files are quick.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hpcmsm
 from hpcmsm.errors import ConfigError, HpcmsmError
+from hpcmsm.offline.commands import OFFLINE
 from hpcmsm.parallel import install_abort_hook, leave_together, limit_threads, together, world
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_show,
         _add_report,
         _add_evaluate,
+        *OFFLINE,
         _add_compare,
         _add_doctor,
         _add_submit,

@@ -181,15 +181,25 @@ class MicroSection(BaseModel):
 
 
 class SurrogateSection(Section):
-    """The surrogate that is trained on the way; members and hidden are for networks alone."""
+    """The surrogate that is trained on the way; members and hidden are for networks alone.
+
+    load: a model file (relative to the case) that an ensemble begins with; it brings its own sizes.
+    """
 
     enabled: bool = True
+    load: str | None = None
     kind: Literal["ensemble", "laplace", "gaussian_process", "random_forest", "rbf", "isat"] = "ensemble"
     members: Annotated[int, Key(ge=2, le=64, strict=True)] = 5
     hidden: list[Count] = Key(default=[16, 16], min_length=1, max_length=4)
     capacity: Annotated[int, Key(ge=64, strict=True)] = 2048
     first_samples: Annotated[int, Key(ge=10, strict=True)] = 16
     growth: Annotated[float, Key(gt=0)] = 0.2
+
+    @model_validator(mode="after")
+    def model_is_of_networks(self):
+        if self.load is not None and self.kind not in ("ensemble", "laplace"):
+            raise ValueError(f"surrogate.load needs surrogate.kind 'ensemble' or 'laplace', got '{self.kind}'")
+        return self
 
 
 class GateSection(Section):

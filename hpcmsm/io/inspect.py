@@ -33,7 +33,8 @@ def describe(path: Path) -> str:
     with open_sealed(path) as reader:
         lines = [f"{reader.kind} {path.name}: {_size(path.stat().st_size)}, every checksum as written"]
         lines += _pairs(_facts(reader))
-        lines += ["", *_field_table(reader)]
+        if reader.names("cells"):
+            lines += ["", *_field_table(reader)]
         if reader.names("arrays"):
             lines += ["", *_array_table(reader)]
     return "\n".join(lines)
@@ -61,6 +62,8 @@ def _describe_index(path: Path) -> str:
 
 def _facts(reader: SealedReader) -> dict[str, object]:
     header = reader.header
+    if "grid_shape" not in header:
+        return _offline_facts(reader)
     facts = {"step": header["step"], "time": f"{header['time']:g} s"}
     if "dt" in header:
         facts["dt"] = f"{header['dt']:g} s"
@@ -78,6 +81,16 @@ def _facts(reader: SealedReader) -> dict[str, object]:
         provenance = json.loads(reader.text("provenance"))
         facts |= {f"provenance.{key}": value for key, value in sorted(provenance.items())}
     return facts
+
+
+def _offline_facts(reader: SealedReader) -> dict[str, object]:
+    """Of a dataset or a model, which know no grid."""
+    facts = {
+        kind: ", ".join(f"{field['name']} [{field['unit']}]" for field in reader.header[kind])
+        for kind in ("inputs", "outputs")
+    }
+    provenance = json.loads(reader.text("provenance"))
+    return facts | {f"provenance.{key}": value for key, value in sorted(provenance.items())}
 
 
 def _field_table(reader: SealedReader) -> list[str]:

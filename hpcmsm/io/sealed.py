@@ -20,7 +20,7 @@ from hpcmsm.errors import CheckpointError, ShapeError
 from hpcmsm.fields import SPD_COMPONENTS, Field
 from hpcmsm.io.blocks import Layout, read_block, route_of, slab, write_block
 from hpcmsm.io.checksum import add_over_ranks, array_digest, cell_keys, cell_sums, text_digest
-from hpcmsm.io.store import h5py, reading, write_whole, writing
+from hpcmsm.io.store import h5py, make_groups, reading, write_whole, writing
 from hpcmsm.parallel import together
 
 FORMAT = 1
@@ -89,6 +89,7 @@ class SealedWriter:
         facts = (array.shape, array.dtype.str, array_digest(array)) if self.comm.rank == 0 else None
         shape, dtype, self._contents[f"arrays/{name}"] = self.comm.bcast(facts)
         with together(self.comm), writing(self.path):
+            make_groups(self.h5file, f"arrays/{name}")
             dataset = self.h5file.create_dataset(f"arrays/{name}", shape, np.dtype(dtype))
             if self.comm.rank == 0 and array.size:
                 dataset[...] = array
@@ -118,6 +119,7 @@ class SealedWriter:
         encoded = text.encode()
         with together(self.comm), writing(self.path):
             kind = h5py.string_dtype("utf-8", max(len(encoded), 1))
+            make_groups(self.h5file, name)
             dataset = self.h5file.create_dataset(name, (), kind)
             if self.comm.rank == 0:
                 dataset[()] = encoded
@@ -274,7 +276,7 @@ def decoded(text) -> str:
 def verify(comm, path: Path, kind: str | None = None) -> None:
     """Collective. Read a whole file once and raise a CheckpointError unless every bit is as written."""
     with together(comm), open_sealed(path, kind) as reader:
-        block = slab(comm, reader.header["grid_shape"])
+        block = slab(comm, reader.header.get("grid_shape", [0]))
         keys = cell_keys(block.ids)
         sums = {name: cell_sums(reader.cells(name, block), keys) for name in reader.names("cells")}
         if comm.rank == 0:

@@ -110,7 +110,20 @@ def _create(comm, path: Path):
         from mpi4py import MPI
 
         access.set_fapl_mpio(comm, MPI.INFO_NULL)
-    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fapl=access))
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
+
+
+def make_groups(h5file, name: str) -> None:
+    """Collective. The groups above a dataset, without times: equal contents are to give equal files."""
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    parts = name.split("/")[:-1]
+    for depth in range(1, len(parts) + 1):
+        group = "/".join(parts[:depth])
+        if group not in h5file:
+            h5py.h5g.create(h5file.id, group.encode(), gcpl=creation)
 
 
 def _install(temporary: Path, path: Path) -> None:

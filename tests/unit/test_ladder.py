@@ -35,6 +35,7 @@ ROOMS = (
     "jobs",
     "scaling",
     "report",
+    "offline",
     "doctor",
     "cli",
 )
@@ -44,6 +45,7 @@ LIBRARIES = {
     "h5py": {"io"},
     "torch": {"surrogate"},
     "cupy": {"kernels"},
+    "optuna": {"offline"},
 }
 # The doctor looks at every library, inside functions.
 EXCEPTION = "doctor"

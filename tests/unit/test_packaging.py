@@ -61,6 +61,7 @@ def test_wheel_states_version_script_and_extras(wheel):
         "gpu",
         "vtk",
         "forest",
+        "tune",
         "dev",
     }
     assert "Requires-Python: >=3.11" in metadata

@@ -1,0 +1,127 @@
+"""How many samples of a fine unit cell are needed when a model of a coarse one is there already.
+
+    python benchmarks/transfer.py --output benchmarks/results/transfer.json
+
+The composite wall's unit cell at 32 points a side is cheap to sample, at 64 points it is what the run
+asks. Ensembles are trained on few samples of the fine one: from scratch, from the weights of the coarse
+model alone, and as `hpcmsm train --from` does, which learns the difference to it first. All are judged
+on fine samples that none has seen. Printed is the 90th percentile of the relative error, the median over
+several seeds, and how many samples each way needs for what training from scratch reaches with a given
+number. All end at the roughness of the fine cells: 3e-4 from one fraction to the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcmsm.config import load_case
+from hpcmsm.io.modelfile import Model
+from hpcmsm.offline.collect import collect
+from hpcmsm.offline.train import Recipe, learn, teacher
+from hpcmsm.parallel import limit_threads
+from hpcmsm.provenance import provenance
+
+CASE = Path(__file__).resolve().parent.parent / "cases" / "composite_wall.toml"
+RANGES = ["temperature=290:600", "fraction=0.2:0.65"]
+SIZES = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+WAYS = ("scratch", "weights", "transfer")
+
+
+def samples_of(resolution: int, count: int, seed: int, comm):
+    """Collective. Fields and samples of the composite wall's unit cell."""
+    case = load_case(CASE, [f"micro.resolution={resolution}", f"seed={seed}"])
+    dataset = collect(case, CASE.parent, count, RANGES, comm)
+    return dataset, dataset.keyed()
+
+
+def errors_of_seed(seed: int, sizes, ncoarse: int, ntest: int, comm) -> dict[str, list[float]]:
+    """Collective. By way, the 90th percentile of the errors for each number of fine samples."""
+    recipe = replace(Recipe(), seed=seed)
+    coarse, cheap = samples_of(32, ncoarse, seed, comm)
+    _, samples = samples_of(64, max(sizes), seed + 1000, comm)
+    _, test = samples_of(64, ntest, seed + 2000, comm)
+    fields = (coarse.inputs, coarse.outputs)
+    base = learn(recipe, None, cheap, *fields, comm)
+    none = np.zeros(0)
+    start = Model(*fields, base.state(), cheap, cheap, none, none)
+    found = {way: [] for way in WAYS}
+    for size in sizes:
+        some = samples.take(np.arange(size))
+        answers = {
+            "scratch": learn(recipe, None, some, *fields, comm),
+            "weights": learn(recipe, start, some, *fields, comm),
+            "transfer": teacher(recipe, *fields, comm, start, None)(some),
+        }
+        for way, ensemble in answers.items():
+            errors = ensemble.misfit(ensemble.predict(test.inputs)[0], test.outputs)
+            found[way].append(float(np.quantile(errors, 0.9)))
+    errors = base.misfit(base.predict(test.inputs)[0], test.outputs)
+    found["coarse"] = [float(np.quantile(errors, 0.9))] * len(sizes)
+    return found
+
+
+def needed(sizes, errors, wanted: float) -> int | None:
+    """Fewest samples from which on no more have a larger error than wanted."""
+    good = [size for place, size in enumerate(sizes) if max(errors[place:]) <= wanted]
+    return min(good, default=None)
+
+
+def savings(sizes, errors: dict[str, list[float]]) -> list[dict]:
+    """For each number of samples: the error from scratch, and what the other ways need for it."""
+    rows = []
+    for size, wanted in zip(sizes, errors["scratch"], strict=True):
+        row = {"samples": size, "error": wanted}
+        rows.append(row | {way: needed(sizes, errors[way], wanted) for way in WAYS[1:]})
+    return rows
+
+
+def main(arguments=None) -> dict:
+    """Run the study; returns what the JSON file holds."""
+    limit_threads()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--coarse", type=int, default=512, help="samples of the coarse unit cell")
+    parser.add_argument("--test", type=int, default=256, help="fine samples to be judged by")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args(arguments)
+    comm = MPI.COMM_WORLD
+    each = [
+        errors_of_seed(s, options.sizes, options.coarse, options.test, comm)
+        for s in range(1, options.seeds + 1)
+    ]
+    errors = {way: np.median([found[way] for found in each], axis=0).tolist() for way in each[0]}
+    result = {
+        "sizes": options.sizes,
+        "errors": errors,
+        "savings": savings(options.sizes, errors),
+        "provenance": provenance(comm),
+    }
+    if comm.rank == 0:
+        print_tables(result)
+        if options.output:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def print_tables(result: dict) -> None:
+    """Errors by way, then the samples needed for equal errors."""
+    errors = result["errors"]
+    print(f"coarse model on fine samples: {errors['coarse'][0]:.2e}")
+    print(f"{'samples':>8s}" + "".join(f"{way:>12s}" for way in WAYS))
+    for place, size in enumerate(result["sizes"]):
+        print(f"{size:>8d}" + "".join(f"{errors[way][place]:>12.2e}" for way in WAYS))
+    print(f"\n{'scratch':>8s}{'error':>12s}{'weights':>12s}{'transfer':>12s}")
+    for row in result["savings"]:
+        print(f"{row['samples']:>8d}{row['error']:>12.2e}{row['weights']!s:>12s}{row['transfer']!s:>12s}")
+
+
+if __name__ == "__main__":
+    main()
