@@ -29,7 +29,8 @@ from hpcmsm.kernels import Kernel
 from hpcmsm.provenance import provenance
 from hpcmsm.surrogate import transform
 from hpcmsm.surrogate.ensemble import Ensemble
-from hpcmsm.surrogate.training import Schedule, fit, forward
+from hpcmsm.surrogate.lbfgs import forward
+from hpcmsm.surrogate.training import Schedule, fit
 
 INPUTS = (Field("temperature", unit="K"), Field("fraction", lower=0.0, upper=1.0))
 OUTPUTS = (Field("conductivity", 3, "W/m/K", spd=True),)

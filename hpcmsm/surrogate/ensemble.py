@@ -13,6 +13,7 @@ from hpcmsm.parallel import random_uniform, together
 from hpcmsm.surrogate import transform
 from hpcmsm.surrogate.base import Samples, Surrogate
 from hpcmsm.surrogate.network import Network, padded
+from hpcmsm.surrogate.training import Schedule, fit, present_losses
 
 HELD_OUT = 0.1  # part of the samples that a member does not see
 FEWEST_SAMPLES = 10
@@ -100,9 +101,6 @@ class Ensemble(Surrogate):
         Raises:
             SurrogateError: too few samples, or samples that cannot be learnt from.
         """
-        # torch is loaded here and not before
-        from hpcmsm.surrogate.training import present_losses
-
         start = perf_counter()
         self._check_samples(samples)
         learnt = transform.encode(self.outputs, samples.outputs)
@@ -250,9 +248,10 @@ class Ensemble(Surrogate):
 
     def _train_members(self, x, y, held_out) -> tuple[np.ndarray, int]:
         """Collective. Each rank trains its members, then all get all: their losses, and epochs in all."""
-        from hpcmsm.surrogate.training import Schedule
-
-        schedule = Schedule(goal=self._scaled_goal(), **self.schedule)
+        patience = self.schedule["patience"]
+        if self.version > 1:  # where training goes on, what it still can gain shows early
+            patience = -(-patience // 2)
+        schedule = Schedule(goal=self._scaled_goal(), **{**self.schedule, "patience": patience})
         results = np.zeros((self.members, self.network.nweight + 3))
         with together(self.comm):
             for member in range(self.comm.rank, self.members, self.comm.size):
@@ -264,8 +263,6 @@ class Ensemble(Surrogate):
 
     def _train_member(self, member: int, x, y, held_out, schedule) -> np.ndarray:
         """Weights, damping, mean squared error and epochs in one row, ready to be sent."""
-        from hpcmsm.surrogate.training import fit
-
         seen = ~held_out
         trained = fit(
             self.network,

@@ -1,0 +1,244 @@
+"""Whether the gate keeps its word: every accepted answer of whole runs against the micro model.
+
+    python benchmarks/gate.py --output benchmarks/results/gate
+    python benchmarks/gate.py --quick
+
+The composite wall at three tolerances and three seeds, coverage 0.99. A witness around the gate has
+every answer that the surrogate gave, in every step, computed by the micro model as well; its time is
+taken off the run's. The temperature is compared with one run without a surrogate at every snapshot,
+as a part of the range of temperatures. Asserts that coverage holds in every run, that the macro error
+stays below the tolerance, and that at 1e-2 no more than 2 % of the calls reach the micro model, audits
+included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcmsm.batch import SURROGATE
+from hpcmsm.closure.base import Closure
+from hpcmsm.config import load_case
+from hpcmsm.provenance import provenance
+from hpcmsm.simulation import Simulation
+
+CASE = Path(__file__).parents[1] / "cases" / "composite_wall.toml"
+COVERAGE = 0.99
+TOLERANCES, SEEDS = (1e-2, 3e-3, 1e-3), (1, 2, 3)
+QUICK = ("time.end=90", "micro.resolution=32", "grid.cells=[48, 24]")
+SAVED_AT = {1e-2: 0.98}  # least part of the calls that a tolerance must save, in a run of full length
+LONG_TRAINING = 0.05  # part of the wall time that waiting for training may take, at the tolerance of the case
+
+
+class Witness(Closure):
+    """Hands every answer on, and has those of the surrogate computed by the micro model too."""
+
+    def __init__(self, gate, micro, timers):
+        self.gate, self.micro, self.timers = gate, micro, timers
+        self.inputs, self.outputs, self.micro_state = gate.inputs, gate.outputs, gate.micro_state
+        self.errors = []
+
+    def evaluate(self, batch):
+        answer = self.gate.evaluate(batch)
+        with self.timers.phase("witness"):
+            served = answer.source == SURROGATE
+            if served.any():
+                truth = self.micro.evaluate(batch.take(served)).outputs
+                given = np.ascontiguousarray(answer.outputs[:, served])
+                self.errors.append(self.gate.surrogate.misfit(given, truth))
+            if not self.micro.admissible(batch.inputs, answer.outputs).all():
+                raise AssertionError(f"an impossible answer reached the macro model at step {batch.step}")
+        return answer
+
+    def finish_step(self, step):
+        return self.gate.finish_step(step)
+
+    def totals(self):
+        return self.gate.totals()
+
+    def state(self):
+        return self.gate.state()
+
+
+class Watched(Simulation):
+    """A run that keeps the unknown of its snapshots."""
+
+    def _write_snapshot(self):
+        super()._write_snapshot()
+        if not hasattr(self, "kept"):
+            self.kept = []
+        self.kept.append(self.vector.getArray().copy())
+
+    def history(self) -> np.ndarray:
+        """Collective. The unknown at every snapshot, (nsnapshot, ncells) in natural order."""
+        mine = np.zeros((len(self.kept), self.grid.total_cells))
+        mine[:, self.grid.ids] = self.kept
+        whole = np.empty_like(mine)
+        self.comm.Allreduce(mine, whole)
+        return whole
+
+
+def run_one(overrides: list[str], folder: Path) -> None:
+    """Collective. One run; figures and temperatures go to the folder."""
+    comm = MPI.COMM_WORLD
+    simulation = Watched(load_case(CASE, overrides), comm, CASE.parent, folder / "out", quiet=True)
+    gated = simulation.case.surrogate.enabled
+    if gated:
+        witness = Witness(simulation.closure, simulation.micro, simulation.timers)
+        simulation.closure = witness
+    simulation.start(overwrite=True)
+    summary = simulation.run()
+    errors = np.concatenate(comm.allgather(np.concatenate(witness.errors))) if gated else np.zeros(0)
+    history = simulation.history()
+    if comm.rank == 0:
+        np.save(folder / "errors.npy", errors)
+        np.save(folder / "history.npy", history)
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def launch(overrides: list[str], nranks: int) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Summary, errors of accepted answers, temperatures of a run in processes of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = ["mpirun", "-n", str(nranks), sys.executable, __file__, "--one", name]
+        subprocess.run([*command, *overrides], check=True, env=_environment())
+        summary = json.loads((folder / "summary.json").read_text())
+        return summary, np.load(folder / "errors.npy"), np.load(folder / "history.npy")
+
+
+def measure(tolerance: float, seed: int, reference, options) -> dict:
+    """One run with a gate, against the run without."""
+    overrides = [f"gate.tolerance={tolerance}", f"gate.coverage={COVERAGE}", f"seed={seed}"]
+    summary, errors, history = launch([*overrides, *common(options)], options.ranks)
+    pure_summary, pure = reference
+    seconds = {name: phase["max"] for name, phase in summary["phases"].items()}
+    wall = summary["wall_time"] - seconds["witness"]
+    counts = summary["closure"]
+    row = {
+        "tolerance": tolerance,
+        "seed": seed,
+        "answers": errors.size,
+        "coverage": float(np.mean(errors <= tolerance)),
+        "told_by_audits": summary["coverage"]["obtained"],
+        "error_p99": float(np.quantile(errors, 0.99)),
+        "error_max": float(errors.max()),
+        "fallback": counts["fallback"] / counts["calls"],
+        "audited": counts["audited"] / counts["calls"],
+        "saved": counts["accepted"] / counts["calls"],
+        "macro_error": float(np.abs(history - pure).max() / np.ptp(pure)),
+        "seconds": wall,
+        "times_faster": pure_summary["wall_time"] / wall,
+        "training_share": seconds["train"] / wall,
+        "versions": counts["versions"],
+    }
+    if errors.size != counts["accepted"]:
+        raise AssertionError(f"{counts['accepted']} answers were accepted, {errors.size} looked at")
+    return row
+
+
+def common(options) -> list[str]:
+    """Settings of all runs."""
+    settings = ["checkpoint.every=0", "snapshots.every=5", *(QUICK if options.quick else ())]
+    return [*settings, *([f"micro.resolution={options.resolution}"] if options.resolution else [])]
+
+
+def verdicts(row: dict, quick: bool) -> list[str]:
+    """What a run failed to show."""
+    wrong = []
+    if row["coverage"] < COVERAGE:
+        wrong.append(f"coverage {row['coverage']:.4f} < {COVERAGE}")
+    if row["macro_error"] > row["tolerance"]:
+        wrong.append(f"macro error {row['macro_error']:.1e}")
+    if not quick and row["saved"] < SAVED_AT.get(row["tolerance"], 0.0):
+        wrong.append(f"saved only {row['saved']:.2%}")
+    if not quick and row["training_share"] > LONG_TRAINING and row["tolerance"] >= 2e-3:
+        wrong.append(f"{row['training_share']:.1%} of the time spent waiting for training")
+    return [f"tolerance {row['tolerance']:g}, seed {row['seed']}: {text}" for text in wrong]
+
+
+def markdown(result: dict) -> str:
+    """The table that a reader wants."""
+    pure = result["pure_seconds"]
+    lines = [
+        f"Composite wall, {result['cells']} cells, {result['steps']} steps, unit cells of "
+        f"{result['resolution']}^2 points, {result['nranks']} rank(s) on {result['provenance']['host']}; "
+        f"without a surrogate {pure:.1f} s. Every accepted answer was computed by the micro model as well.",
+        "",
+        "| tolerance | seed | within tolerance | 99th percentile, largest error | fell back | audited "
+        "| calls saved | macro error | time | times faster | waiting for training |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    form = (
+        "| {tolerance:g} | {seed} | {coverage:.3%} | {error_p99:.1e}, {error_max:.1e} | {fallback:.2%} "
+        "| {audited:.2%} | {saved:.2%} | {macro_error:.1e} | {seconds:.2f} s | {times_faster:.1f} "
+        "| {training_share:.1%} |"
+    )
+    return "\n".join([*lines, *(form.format(**row) for row in result["rows"])]) + "\n"
+
+
+def write(result: dict, output: Path | None) -> None:
+    """Files of the rows so far: a long benchmark that is cut off leaves what it found."""
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+        output.with_suffix(".md").write_text(markdown(result))
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Run all; what the JSON file holds."""
+    options = _options(arguments)
+    tolerances, seeds = (TOLERANCES[:1], SEEDS[:1]) if options.quick else (TOLERANCES, SEEDS)
+    reference = launch([*common(options), "surrogate.enabled=false"], options.ranks)
+    summary, _, history = reference
+    case = load_case(CASE, common(options))
+    result = {
+        "provenance": provenance(MPI.COMM_SELF),
+        "nranks": options.ranks,
+        "cells": summary["cells"],
+        "steps": summary["steps"],
+        "resolution": case.micro.resolution,
+        "pure_seconds": summary["wall_time"],
+        "rows": [],
+    }
+    for tolerance in tolerances:
+        for seed in seeds:
+            result["rows"].append(measure(tolerance, seed, (summary, history), options))
+            print(markdown(result).splitlines()[-1], flush=True)
+            write(result, options.output)
+    wrong = [text for row in result["rows"] for text in verdicts(row, options.quick)]
+    if wrong:
+        raise AssertionError("; ".join(wrong))
+    return result
+
+
+def _options(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one short run on smaller grids")
+    parser.add_argument("--resolution", type=int, help="points along a unit cell (default: the case's)")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="files to write, without suffix")
+    return parser.parse_args(arguments)
+
+
+def _environment() -> dict[str, str]:
+    allowed = {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    }
+    return {**os.environ, **allowed, "OMP_NUM_THREADS": "1", "H5PY_ALWAYS_USE_MPI": "1"}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        run_one(sys.argv[3:], Path(sys.argv[2]))
+    else:
+        main()
