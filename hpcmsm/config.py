@@ -198,7 +198,7 @@ class SurrogateSection(Section):
     @model_validator(mode="after")
     def model_is_of_networks(self):
         if self.load is not None and self.kind not in ("ensemble", "laplace"):
-            raise ValueError(f"surrogate.load needs surrogate.kind 'ensemble' or 'laplace', got '{self.kind}'")
+            raise ValueError(f"surrogate.load needs surrogate.kind 'ensemble' or 'laplace', got {self.kind}")
         return self
 
 
