@@ -112,9 +112,11 @@ def _times(summaries: list[dict]) -> dict[str, float]:
 
 def _text(result: dict) -> str:
     closure, times = result["closure"], result["wall_time"]
+    difference = result["largest_difference_of_range"]
+    share = 100 * closure["accepted"] / closure["calls"]
     lines = [
-        f"answered by the surrogate: {100 * closure['accepted'] / closure['calls']:.2f} % of {closure['calls']}",
-        f"largest difference of the temperature: {result['largest_difference_of_range']:.1e} of its range",
+        f"answered by the surrogate: {share:.2f} % of {closure['calls']} calls",
+        f"largest difference of the temperature: {difference:.1e} of its range",
         f"wall time: {times['on']['median']:.2f} s with, {times['off']['median']:.2f} s without surrogate",
         f"{'phase / s':14s}{'with':>9s}{'without':>9s}",
     ]
