@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from benchmarks.transfer import errors_of_seed
 from hpcmsm.cli import main
 from hpcmsm.config import parse_case
 from hpcmsm.errors import CheckpointError, ConfigError, MicroError, SetupError, SurrogateError
@@ -228,6 +229,13 @@ def test_transfer_needs_few_samples_where_two_systems_differ_smoothly():
     transferred = teacher(recipe, INPUTS, OUTPUTS, COMM, start, None)(few)
     scratch = learn(recipe, None, more, INPUTS, OUTPUTS, COMM)
     assert error(transferred) < error(scratch), "a quarter of the samples"
+
+
+def test_transfer_to_a_finer_unit_cell_needs_a_quarter_of_the_samples():
+    """The composite wall's unit cell, from 32 to 64 points a side; benchmarks/transfer.py has more."""
+    errors = errors_of_seed(1, (12, 48), 256, 128, COMM)
+    assert errors["transfer"][0] < errors["scratch"][1] < 3e-3
+    assert errors["transfer"][0] < errors["coarse"][0], "better than the coarse model as it is"
 
 
 def test_the_difference_to_a_cheap_model_is_learnt():
