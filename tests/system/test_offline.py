@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("offline")
     (folder / "case.toml").write_text(CASE)
     good(launch(1, ["hpcmsm", "collect", "case.toml", "-n", 128, *RANGES, "-o", "data.h5"], cwd=folder))
-    tune = ["--tune", 4, "--members", 3]
+    tune = ["--tune", 4, "--members", 2]
     good(launch(2, ["hpcmsm", "train", "data.h5", "-o", "model.h5", *tune], cwd=folder))
     return folder
 
