@@ -126,7 +126,9 @@ def _try_all(recipe: Recipe, proposed: list[dict], training, inputs, outputs, co
 def _try(recipe: Recipe, training: Samples, inputs: Fields, outputs: Fields) -> float:
     from mpi4py import MPI
 
-    ensemble = replace(recipe, members=min(FEWER_MEMBERS, recipe.members)).ensemble(inputs, outputs, MPI.COMM_SELF)
+    ensemble = replace(recipe, members=min(FEWER_MEMBERS, recipe.members)).ensemble(
+        inputs, outputs, MPI.COMM_SELF
+    )
     try:
         error = ensemble.train(training)["held_out_p99"]
     except SurrogateError:
