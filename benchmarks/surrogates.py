@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "settings": settings,
         "gate": asked,
         "rows": rows,
-        "verdict": verdict(rows),
+        "verdict": verdict(rows, case.gate.coverage),
     }
     text = markdown(result)
     print(text)
@@ -204,7 +204,7 @@ def check_coverage(rows: list[dict], asked: float) -> None:
             )
 
 
-def verdict(rows: list[dict]) -> list[str]:
+def verdict(rows: list[dict], coverage: float) -> list[str]:
     """Sentences: where another closure beats the network, and where none does."""
     network = next((row for row in rows if row["name"] == NETWORK), None)
     if network is None:
@@ -217,8 +217,8 @@ def verdict(rows: list[dict]) -> list[str]:
     )
     sentences = []
     for text, key, form, larger in contests:
-        # Who keeps no promise about the error competes for nothing; nor does who saves next to nothing.
-        others = [row for row in rows if row["audited_p99"] is not None and row["calls_saved"] > 0.5]
+        # Whose answers are worse than asked competes for nothing; nor does who saves next to nothing.
+        others = [row for row in rows if (row["coverage"] or 0) >= coverage and row["calls_saved"] > 0.5]
         better = [row for row in others if (row[key] > network[key]) == larger and row[key] != network[key]]
         better.sort(key=lambda row: row[key], reverse=larger)
         mine = form.format(network[key])
