@@ -88,7 +88,10 @@ def main(arguments: list[str] | None = None) -> dict:
     result["rows"] = []
     for nranks in options.ranks:
         part = _launch(nranks, options)
-        result.setdefault("provenance", part["provenance"])
+        # Not the hidden command of a worker, nor its ranks, which stand in the rows.
+        command = " ".join(["benchmarks/macro_step.py", *sys.argv[1:]])
+        result["provenance"] = {**part["provenance"], "command": command}
+        del result["provenance"]["nranks"]
         result["rows"] += part["rows"]
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
