@@ -73,7 +73,18 @@ def _options(arguments):
 
 
 def _run(out: Path, gated: bool, nranks: int) -> dict:
-    command = ["mpirun", "-n", str(nranks), sys.executable, "-m", "hpcmsm.cli", "run", str(CASE), "-o", str(out)]
+    command = [
+        "mpirun",
+        "-n",
+        str(nranks),
+        sys.executable,
+        "-m",
+        "hpcmsm.cli",
+        "run",
+        str(CASE),
+        "-o",
+        str(out),
+    ]
     command += ["--quiet", "--set", f"surrogate.enabled={str(gated).lower()}"]
     subprocess.run(command, check=True, env={**os.environ, **ENVIRONMENT})
     return json.loads((out / "summary.json").read_text())
@@ -87,7 +98,9 @@ def largest_difference(first: Path, second: Path) -> float:
 
 def _check(difference: float, on: dict) -> None:
     if not 0.0 < difference < 1e-3:
-        raise AssertionError(f"temperatures must differ by less than 1e-3 of their range, got {difference:.2e}")
+        raise AssertionError(
+            f"temperatures must differ by less than 1e-3 of their range, got {difference:.2e}"
+        )
     if on["closure"]["accepted"] < 0.95 * on["closure"]["calls"]:
         raise AssertionError(f"the surrogate must answer 95 % of the calls, got {on['closure']}")
 
