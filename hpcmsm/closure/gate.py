@@ -166,7 +166,9 @@ class Gate(Closure):
     def _merge(self, batch: Batch, asked: np.ndarray, truth: Answer, predicted: np.ndarray) -> Answer:
         outputs, state = predicted.copy(), batch.state.copy()
         if self.micro_state:
-            state = self.micro.lift(batch.inputs, predicted)
+            served = np.setdiff1d(np.arange(batch.ncells), asked)
+            if served.size:
+                state[:, served] = self.micro.lift(batch.inputs[:, served], predicted[:, served])
         source = np.full(batch.ncells, SURROGATE, dtype=np.int8)
         cost, residual = np.zeros(batch.ncells), np.zeros(batch.ncells)
         outputs[:, asked], state[:, asked], source[asked] = truth.outputs, truth.state, MICRO
