@@ -10,12 +10,13 @@ import argparse
 import csv
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import hpcmsm
-from hpcmsm.errors import ConfigError, HpcmsmError
+from hpcmsm.errors import ConfigError, HpcmsmError, MicroError
 from hpcmsm.offline.commands import OFFLINE
-from hpcmsm.parallel import install_abort_hook, leave_together, limit_threads, together, world
+from hpcmsm.parallel import abort_on_exit, install_abort_hook, leave_together, limit_threads, together, world
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 1
+    except SystemExit as error:
+        # Code of a user that calls sys.exit on one rank; no excepthook sees it.
+        if "mpi4py.MPI" in sys.modules and world().size > 1:
+            abort_on_exit(world(), error)
+        raise
 
 
 def _rank() -> int:
@@ -94,10 +100,26 @@ def run(options) -> int:
     with together(comm):
         case = load_case(options.case, options.set)
     output = options.output or Path("results") / options.case.stem
-    simulation = Simulation(case, comm, options.case.parent, output, options.quiet)
+    with naming(options.case.name):
+        simulation = Simulation(case, comm, options.case.parent, output, options.quiet)
     simulation.start(options.overwrite)
     _print_summary(simulation.run(), options.quiet)
     return 0
+
+
+@contextmanager
+def naming(file: str):
+    """Put the name of the case file into a ConfigError that does not tell it yet."""
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        if f"({file})" in text:
+            raise
+        rule, semicolon, advice = text.rpartition("; ")
+        raise ConfigError(
+            f"{rule} ({file}){semicolon}{advice}" if semicolon else f"{text} ({file})"
+        ) from None
 
 
 def _add_resume(commands) -> None:
@@ -189,6 +211,12 @@ def evaluate(options) -> int:
         print("  ".join(f"{name:>16s}" for name in rows[0]))
         for row in rows:
             print("  ".join(f"{value:>16.9g}" for value in row.values()))
+    failed = sum(row["status"] != 0 for row in rows)
+    if failed:
+        raise MicroError(
+            f"{failed} of {len(rows)} answers have a status other than 0; "
+            "raise micro.max_iterations or check the inputs"
+        )
     return 0
 
 

@@ -286,6 +286,36 @@ def parse_case(text: str, name: str, overrides: list[str] = ()) -> Case:
     return validate(Case, tree, name)
 
 
+# What a resumed run may change; anything else would make the past and the future different problems.
+MAY_CHANGE = ("title", "time.", "checkpoint.", "snapshots.", "gate.", "macro.petsc.")
+MAY_CHANGE += ("macro.max_iterations", "macro.picard_tolerance", "macro.linear_tolerance", "grid.proc_shape")
+MUST_STAY = ("time.scheme",)
+
+
+def check_resumable(before: Case, after: Case) -> None:
+    """Refuse to resume a run as another problem.
+
+    Raises:
+        ConfigError: a key differs that the state of the run depends on.
+    """
+    old, new = (dict(_flat(case.model_dump())) for case in (before, after))
+    for key in sorted(set(old) | set(new)):
+        if old.get(key) != new.get(key) and (key in MUST_STAY or not key.startswith(MAY_CHANGE)):
+            raise ConfigError(
+                f"{key} must stay {old.get(key)!r} to resume this run, got {new.get(key)!r}; "
+                "start a new run, or change only time, gate, checkpoint, snapshots or solver settings"
+            )
+
+
+def _flat(tree: dict, prefix: str = ""):
+    """Keys with dots and their values."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def apply_override(tree: dict, override: str) -> None:
     """Set one key of a case given as "section.key=value"."""
     key, equals, value = override.partition("=")

@@ -26,6 +26,8 @@ class Field:
         lower, upper: physical range; a value outside is inadmissible.
         spd: the components are those of a symmetric positive definite tensor,
             stored as xx yy xy (2D) or xx yy zz yz xz xy (3D).
+        scale: a change that matters, for distances between inputs; where None, the range from lower to
+            upper if that is finite.
         start: value before the first step, where nothing else defines it.
     """
 
@@ -37,6 +39,7 @@ class Field:
     upper: float = math.inf
     spd: bool = False
     start: float = 0.0
+    scale: float | None = None
 
     def __post_init__(self):
         if self.size < 1:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from hpcmsm.errors import ConfigError
@@ -91,7 +92,6 @@ class Output:
                 path = self.folder / "steps.csv"
                 rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
                 kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= step]
-                (self.folder / "summary.json").unlink(missing_ok=True)
                 self._open_log(kept)
 
     def _open_log(self, rows: list[dict]) -> None:
@@ -116,6 +116,26 @@ class Output:
             missing = isinstance(value, float) and math.isnan(value)
             row[name] = "" if missing else f"{value:.6g}" if isinstance(value, float) else value
         self._writer.writerow(row)
+
+    def rewrite_case(self, case_text: str) -> None:
+        """Renew the effective case, which a resumed run may have changed."""
+        if self.comm.rank == 0:
+            temporary = self.folder / "case.toml.tmp"
+            temporary.write_text(case_text, encoding="utf-8")
+            os.replace(temporary, self.folder / "case.toml")
+
+    def remove_summary(self) -> None:
+        """While a run goes on there is none."""
+        if self.comm.rank == 0:
+            (self.folder / "summary.json").unlink(missing_ok=True)
+
+    def read_summary(self) -> dict | None:
+        """Collective. The summary of a run that had ended before, None if there is none."""
+        summary = None
+        if self.comm.rank == 0:
+            with suppress(OSError, ValueError):
+                summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        return self.comm.bcast(summary)
 
     def write_summary(self, summary: dict) -> None:
         """Write summary.json, whole or not at all."""

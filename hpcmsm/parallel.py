@@ -110,6 +110,14 @@ def install_abort_hook(comm) -> None:
     sys.excepthook = abort
 
 
+def abort_on_exit(comm, error: SystemExit) -> None:
+    """A rank that leaves by sys.exit would leave the others waiting: end the job, saying where."""
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write(f"rank {comm.rank} of {comm.size}: sys.exit({error.code!r}) inside a run\n{text}")
+    sys.stderr.flush()
+    comm.Abort(1)
+
+
 def _mix(x: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hpcmsm.assembly import Parts, build
 from hpcmsm.batch import Answer, Batch
-from hpcmsm.config import Case, parse_case
+from hpcmsm.config import Case, check_resumable, parse_case
 from hpcmsm.errors import SolverError
 from hpcmsm.fields import rows_of
 from hpcmsm.io.checkpoint import CheckpointData, newest_checkpoint, read_checkpoint, write_checkpoint
@@ -47,12 +47,15 @@ class Simulation:
         self.vector = self.grid.new_vector()
         self.vector.setArray(self.macro.initial())
         self.step, self.time, self.dt = 0, 0.0, case.time.step
+        # Where steps are counted from: the start, or where a resumed run was given another time.step or end.
+        self.anchor = (0, 0.0)
         self.state = self.micro.initial_state(self._inputs(self.vector.getArray(readonly=True)))
         self.answer: Answer | None = None
         self.iteration = 0
         self.output = Output(output, comm)
         self.provenance = {**provenance(comm), "case_folder": str(folder.resolve())}
         self.quiet = quiet
+        self.resumed_at = 0
 
     # -- the seam ------------------------------------------------------------------------------
 
@@ -105,9 +108,16 @@ class Simulation:
         """
         path, notes = newest_checkpoint(output, comm)
         text, facts = read_case_of(path)
+        before = parse_case(text, f"{path.name}:config")
         case = parse_case(text, f"{path.name}:config", overrides)
+        check_resumable(before, case)
         simulation = cls(case, comm, Path(facts.get("case_folder", ".")), output, quiet)
         simulation._load(path)
+        if (before.time.step, before.time.end) != (case.time.step, case.time.end):
+            simulation.anchor = (simulation.step, simulation.time)
+            simulation.dt = case.time.step
+        simulation.resumed_at = simulation.step
+        simulation.output.rewrite_case(case.to_toml())
         simulation.provenance["resumed_from"] = path.name
         for note in notes:
             simulation.output.say(note)
@@ -133,6 +143,8 @@ class Simulation:
         if self.stepper.previous is not None:
             self.stepper.previous = arrays[f"macro/previous_{unknown}"].ravel()
         self.stepper.previous_dt = float(data.arrays["stepper/previous_dt"][0])
+        first, start = data.arrays["stepper/anchor"]
+        self.anchor = (int(first), float(start))
         if self.micro.state:
             self.state = np.concatenate([arrays[f"micro/{field.name}"] for field in self.micro.state])
         prefix = "closure/"
@@ -152,10 +164,15 @@ class Simulation:
         """Number of steps of the whole run where dt is fixed."""
         if self.case.time.adaptive:
             return None
-        return max(1, math.ceil(self.case.time.end / self.case.time.step - 1e-9))
+        first, start = self.anchor
+        left = (self.case.time.end - start) / self.case.time.step
+        return first + max(0 if first else 1, math.ceil(left - 1e-9))
 
     def run(self) -> dict:
         """Collective. Advance to the end; returns the summary, equal on every rank."""
+        if self._finished():
+            return self.output.read_summary() or self._finish()
+        self.output.remove_summary()
         with self._progress() as progress:
             while not self._finished():
                 figures = self._advance()
@@ -197,7 +214,8 @@ class Simulation:
         self.before, self.time = self.time, result.time
         if self.total_steps is not None:
             # Counted, not added up: rounding must not drift over many steps.
-            self.time = min(self.step * self.case.time.step, self.case.time.end)
+            first, start = self.anchor
+            self.time = min(start + (self.step - first) * self.case.time.step, self.case.time.end)
         self.dt = result.next_dt
         self.state = self.answer.state
         figures = self.closure.finish_step(self.step)
@@ -243,6 +261,7 @@ class Simulation:
         with self.timers.phase("checkpoint"):
             arrays = {f"closure/{name}": array for name, array in self.closure.state().items()}
             arrays["stepper/previous_dt"] = np.array([self.stepper.previous_dt])
+            arrays["stepper/anchor"] = np.array(self.anchor, dtype=np.float64)
             data = CheckpointData(
                 self.step,
                 self.time,
@@ -262,6 +281,8 @@ class Simulation:
             "cells": self.grid.total_cells,
             "steps": self.step,
             "time": self.time,
+            # Wall times are those since the last start, counts those of the whole run.
+            "timed_from_step": self.resumed_at,
             "wall_time": perf_counter() - self.started,
             **self.closure.totals(),
             "phases": self.timers.over_ranks(self.comm),

@@ -88,7 +88,7 @@ def _error_rows(summary: dict) -> list[tuple[str, ...]]:
         rows.append(("tolerance", number(summary["tolerance"], 3)))
     if coverage.get("obtained") is not None:
         asked = f" (asked {100 * coverage['asked']:.1f} %)" if coverage.get("asked") is not None else ""
-        rows.append(("audits within their bound", f"{100 * coverage['obtained']:.1f} %{asked}"))
+        rows.append(("audits within the tolerance", f"{100 * coverage['obtained']:.1f} %{asked}"))
     return rows
 
 

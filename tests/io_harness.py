@@ -18,7 +18,7 @@ FIELDS = {
 }
 ARRAYS = {
     "surrogate/weights_0": np.linspace(-1.0, 1.0, 24, dtype=np.float32).reshape(4, 6),
-    "surrogate/version": np.array(3),
+    "closure/surrogate/version": np.array(3),
     "gate/scores": np.zeros((0, 5)),
     "gate/accepted": np.array([True, False, True]),
     "gate/names": np.array([b"temperature", b"fraction"]),

@@ -117,12 +117,11 @@ class Gate(Closure):
             return Verdict(~none, none, none)
         candidate = self.micro.admissible(batch.inputs, predicted)
         candidate &= self.replay.distance(batch.inputs) <= self.gate.novelty
-        accepted = candidate.copy()
+        accepted = candidate & (self.calibration.bound(score) <= self.gate.tolerance)
         if self._frozen is not None and self._frozen[0] == batch.step:
             accepted &= self._frozen[1]
             audited = accepted & self._frozen[2]
         else:
-            accepted &= self.calibration.bound(score) <= self.gate.tolerance
             lot = random_uniform("audit", self.seed, batch.step, batch.ids)
             audited = accepted & (lot < self.gate.audit)
         self._frozen = (batch.step, accepted, audited)

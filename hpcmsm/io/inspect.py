@@ -72,8 +72,8 @@ def _facts(reader: SealedReader) -> dict[str, object]:
         f"{' x '.join(map(str, header['cells']))} cells, {' x '.join(f'{x:g}' for x in header['size'])} m, "
         f"periodic along {', '.join(periodic) or 'no axis'}"
     )
-    if "surrogate/version" in reader.names("arrays"):
-        facts["surrogate"] = f"version {reader.array('surrogate/version')}"
+    if "closure/surrogate/version" in reader.names("arrays"):
+        facts["surrogate"] = f"version {int(reader.array('closure/surrogate/version').ravel()[0])}"
     if "config" in reader.names("texts"):
         config = reader.text("config")
         facts["config"] = f"{len(config)} characters, {len(config.splitlines())} lines"

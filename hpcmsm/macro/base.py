@@ -61,7 +61,3 @@ class MacroModel(ABC):
     @abstractmethod
     def is_symmetric(self) -> bool:
         """Collective. Whether dL/du is symmetric for the present closure outputs."""
-
-    @abstractmethod
-    def content(self, unknown: np.ndarray) -> np.ndarray:
-        """What the equation conserves, per owned cell, shape (ncells,)."""

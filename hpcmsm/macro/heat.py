@@ -218,7 +218,3 @@ class Heat(MacroModel):
         largest = np.empty_like(mine)
         self.grid.comm.Allreduce(mine, largest, op=MPI.MAX)
         return bool(largest[0] <= 1e-10 * largest[1])
-
-    def content(self, unknown: np.ndarray) -> np.ndarray:
-        """Heat content of the owned cells at the present <rho c> in J (per metre of depth in 2D)."""
-        return self.capacity * unknown * float(np.prod(self.grid.spacing))

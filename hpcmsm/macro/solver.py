@@ -29,6 +29,8 @@ def petsc_options(macro: MacroSection, symmetric: bool, ndim: int) -> None:
         "ksp_type": "cg" if symmetric else "gmres",
         "ksp_rtol": macro.linear_tolerance,
         "pc_type": amg,
+        # The largest error over cells is the same in any order of the ranks; a 2-norm is not.
+        "ts_adapt_wnormtype": "infinity",
         # Aggregates of an earlier matrix fail when dt has changed, and would be missing after a restart.
         "pc_gamg_reuse_interpolation": False,
         "snes_type": "newtonls",
@@ -38,7 +40,7 @@ def petsc_options(macro: MacroSection, symmetric: bool, ndim: int) -> None:
     # What PETSC_OPTIONS says stands above our defaults, what the case says above both.
     for name, value in {**defaults, **macro.petsc}.items():
         if name in macro.petsc or not options.hasName(name):
-            options[name] = value
+            options[name] = "" if value is True else value
             _put_by_us.add(name)
 
 

@@ -187,8 +187,8 @@ class OneStep(Stepper):
         self.ts.setMaxSteps(2**30)
         self.ts.setExactFinalTime(PETSc.TS.ExactFinalTime.MATCHSTEP)
         self.ts.setMaxTime(self.time.end)
-        name = "macro_ts_adapt_type"
-        PETSc.Options()[name] = "basic" if self.time.adaptive else "none"
+        if "ts_adapt_type" not in self.macro.petsc:
+            PETSc.Options()["macro_ts_adapt_type"] = "basic" if self.time.adaptive else "none"
 
     def _rate(self, ts, time, vector, out) -> None:
         if self._stage_asks:

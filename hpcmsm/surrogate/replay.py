@@ -23,9 +23,9 @@ NAMES = tuple(Samples.__dataclass_fields__)
 class ReplayBuffer:
     """Samples that are far enough from one another, the same on every rank.
 
-    Distances are Euclidean in inputs divided by their ranges: the declared one of the field where it is
-    finite, else that of all samples offered so far. When the buffer is full, the spacing doubles and
-    the net is thinned, the oldest samples first in the choice.
+    Distances are Euclidean in inputs divided by their ranges: the scale of the field, or its declared
+    range where that is finite, else the range of all samples offered so far. When the buffer is full,
+    the spacing doubles and the net is thinned, the oldest samples first in the choice.
 
     Args:
         inputs, outputs: fields of the closure.
@@ -68,7 +68,9 @@ class ReplayBuffer:
         constant = np.where(np.isfinite(size) & (size > 0.0), size * RANGE_OF_A_CONSTANT, 1.0)
         ranges = np.where(ranges > 0.0, ranges, constant)
         for field, row in zip(self.inputs, rows_of(self.inputs).values(), strict=True):
-            if np.isfinite(field.upper - field.lower):
+            if field.scale is not None:
+                ranges[row] = field.scale
+            elif np.isfinite(field.upper - field.lower):
                 ranges[row] = field.upper - field.lower
         return ranges
 

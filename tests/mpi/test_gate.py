@@ -222,6 +222,16 @@ def test_trap_of_a_sudden_jump_falls_back_everywhere(comm, agree):
     agree(comm, (figures["fallback"], figures["accepted"], figures["audited"]) == (N, 0, 0), f"{figures}")
 
 
+def test_a_score_that_grows_inside_a_step_is_judged(comm, agree):
+    """The inputs of the last iteration count: an answer that became doubtful must not stay accepted."""
+    gate, ids = calibrated(comm, audit=0.2)
+    _, answer = ask(gate, ids, 2, (0.5, 1e-3, 1e-4))
+    share = comm.allreduce(int((answer.source == SURROGATE).sum()))
+    agree(comm, share > 0, "nothing accepted at first")
+    _, answer = ask(gate, ids, 2, (0.5, 0.5, 1.0), iteration=1)
+    agree(comm, (answer.source == MICRO).all(), "a doubtful answer stayed accepted")
+
+
 def test_inside_a_step_cells_only_leave(comm, agree):
     """Scores that change from iteration to iteration: who is out stays out, until the next step."""
     gate, ids = calibrated(comm, audit=0.2)
@@ -229,8 +239,8 @@ def test_inside_a_step_cells_only_leave(comm, agree):
     first = np.where(number % 2 == 0, 1e-4, 1.0)
     _, answer = ask(gate, ids, 2, (0.5, 1e-3, first))
     accepted = [answer.source == SURROGATE]
-    # Rejected cells become good, accepted ones get a large score: nobody joins, nobody leaves for that.
-    _, answer = ask(gate, ids, 2, (0.5, 1e-3, 1.0 - first), iteration=1)
+    # Rejected cells become good: nobody joins.
+    _, answer = ask(gate, ids, 2, (0.5, 1e-3, np.full(N, 1e-4)), iteration=1)
     accepted.append(answer.source == SURROGATE)
     agree(comm, np.array_equal(accepted[0], accepted[1]), "cells changed sides inside a step")
     # Every fourth cell becomes impossible, and possible again: it has left.

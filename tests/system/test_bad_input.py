@@ -211,6 +211,15 @@ def test_bug_in_a_users_model_on_one_rank_ends_the_job(case, tmp_path):
     assert "buggy.py" in result.stderr
 
 
+def test_sys_exit_in_a_users_model_on_one_rank_ends_the_job(case, tmp_path):
+    text = BUGGY.replace('raise IndexError("a bug of the user")', "raise SystemExit(5)")
+    (tmp_path / "buggy.py").write_text(text)
+    case.write_text(with_users_model())
+    result = launch(3, ["hpcmsm", "run", case, "-o", tmp_path / "out"], timeout=60)
+    assert result.returncode not in (0, 124), result.stderr
+    assert "rank 1 of 3: sys.exit(5) inside a run" in result.stderr
+
+
 @pytest.mark.parametrize("where", ["evaluate", "initial_state"])
 def test_an_error_of_one_rank_ends_all(case, tmp_path, where):
     """Where it is agreed on (evaluate), and where nobody thought of it (initial_state)."""

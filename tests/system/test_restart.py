@@ -114,6 +114,17 @@ def test_explicit_is_bitwise_equal_on_any_ranks(tmp_path, scheme):
     assert steps[0] == steps[1]
 
 
+def test_adaptive_explicit_is_bitwise_equal_too(tmp_path):
+    """The step follows the largest error of any cell, which no order of the ranks can change."""
+    case = write_case(tmp_path, "rk2 stages")
+    options = ["--set", "time.scheme=rk3", "--set", "time.adaptive=true", "--set", "time.tolerance=1e-5"]
+    reference = run(1, case, tmp_path / "n1", *options)
+    other = run(3, case, tmp_path / "n3", *options)
+    assert reference.name == other.name
+    result = comparison(reference, other)
+    assert result.returncode == 0, result.stdout
+
+
 @pytest.mark.parametrize("seed, before, after", [(1, 3, 2), (2, 1, 4), (3, 2, 1)])
 def test_explicit_killed_and_resumed_on_other_ranks(tmp_path, seed, before, after):
     case = write_case(tmp_path, "rk2")

@@ -27,7 +27,7 @@ def test_describe_tells_what_is_inside(two_checkpoints, tmp_path):
         f"macro/temperature      K        float64  {values.min():.6g}",
         f"{values.max():.6g}",
         "micro/conductivity xy",
-        "surrogate/weights_0  4x6    float32",
+        "surrogate/weights_0        4x6    float32",
     ):
         assert words in text
     write_history(tmp_path / "shown", two_checkpoints.grid, history(two_checkpoints.grid, (0, 5)))
