@@ -2,7 +2,7 @@
 # make test       set up what is missing, then unit, MPI and system tests
 # make setup      only set up: system packages (where allowed), .venv, the package itself
 # make lint       ruff, check and format
-# make benchmark  strong and weak scaling of the composite wall
+# make benchmark  the measurements of the README, into benchmarks/results/
 # make clean      remove results and builds; .venv stays (make distclean removes it too)
 #
 # Variables: PYTHON (a python with petsc4py, where there is no apt), NRANKS, CASE, RESULTS,
@@ -53,7 +53,11 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 
 benchmark: setup
-	$(BIN)/python benchmarks/scaling.py --case cases/$(CASE).toml --ranks 1,2 --output results/scaling
+	for name in coupling macro_step unit_cell ensemble composite_wall checkpoint; do \
+	    $(BIN)/python benchmarks/$$name.py --output benchmarks/results/$$name.json || exit 1; done
+	$(BIN)/python benchmarks/scaling.py --case cases/$(CASE).toml --ranks 1,2 \
+	    --set surrogate.enabled=false --set time.end=60 --output benchmarks/results
+	$(BIN)/python benchmarks/table.py
 
 clean:
 	rm -rf results build dist *.egg-info .pytest_cache .ruff_cache
