@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "coverage": on["coverage"],
         "wall_time": {name: _times(summaries) for name, summaries in runs.items()},
         "phases": {"on": on["phases"], "off": off["phases"]},
-        "provenance": on["provenance"],
+        "provenance": {k: v for k, v in on["provenance"].items() if k not in ("command", "case_folder")},
     }
     print(_text(result))
     if options.output:
