@@ -1,4 +1,4 @@
-"""Labelled images of microstructures: .npy, .tif and other pictures, and datasets of HDF5 files."""
+"""Labelled images and volumes: .npy, .tif (stacks too) and other pictures, and datasets of HDF5 files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HDF5 = (".h5", ".hdf5")
 
 
 def read_labels(folder: Path, name: str) -> np.ndarray:
-    """Read an image of phase numbers. Every rank may call it by itself.
+    """Read an image or a volume of phase numbers. Every rank may call it by itself.
 
     Args:
         folder: where relative names start.
         name: "fibres.npy", "fibres.tif", "fibres.png" (grey levels are the phase numbers), or
-            "fibres.h5:/group/dataset".
+            "fibres.h5:/group/dataset". A .tif with several pages is a volume, the first at the lowest z.
     Returns:
-        Values as they stand in the file, shape (ny, nx), the first row at the lowest y.
+        Values as they stand in the file, shape ([nz,] ny, nx), the first row at the lowest y.
     Raises:
         ConfigError: the file is missing, damaged or of an unknown kind.
         SetupError: no library that reads such a file is installed.
@@ -74,11 +74,16 @@ def _read_tiff(path: Path) -> np.ndarray:
 
 def _read_picture(path: Path) -> np.ndarray:
     try:
-        from PIL import Image
+        from PIL import Image, ImageSequence
     except ImportError:
         raise SetupError(
             f"a library that reads '{path.suffix}' must be installed, got none for '{path.name}'; "
             "pip install tifffile pillow, or save the image as .npy"
         ) from None
     with Image.open(path) as image:
-        return np.asarray(image)
+        pages = [np.array(page) for page in ImageSequence.Iterator(image)]
+    if len({page.shape for page in pages}) > 1:
+        raise ValueError("its pages have different sizes")
+    if pages[0].ndim > 2:
+        raise ValueError(f"it has {pages[0].shape[2]} colours a pixel; grey levels are the phase numbers")
+    return np.stack(pages)

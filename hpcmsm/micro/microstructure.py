@@ -1,4 +1,4 @@
-"""Where the phases of a unit cell lie: named microstructures with a fraction, and labelled images."""
+"""Where the phases of a unit cell lie: named microstructures with a fraction, labelled images and volumes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ IMAGE = 0
 NAMED = {"laminate": (1, 1.0), "cylinders": (2, math.pi / 4), "checkerboard": (IMAGE, None)}
 
 DEFAULT_RESOLUTION = 32
-SMALLEST, LARGEST = 4, 1024
+# Points a side, in 2D and in 3D.
+SMALLEST, LARGEST = 4, {2: 1024, 3: 256}
 
 
 @dataclass(frozen=True)
 class Microstructure:
-    """Two or more phases in a periodic square. Make one with `make_microstructure`.
+    """Two or more phases in a periodic square or cube. Make one with `make_microstructure`.
 
     Attributes:
         name: "laminate", "cylinders", "checkerboard" or "image".
         number: what the kernel calls it.
         resolution: points a side.
-        labels: phase of each point [y, x], shape (resolution, resolution) int32; None if it follows
+        labels: phase of each point [z,] y, x, shape (resolution,) * ndim int32; None if it follows
             from the fraction.
         largest_fraction: of phase 1; None where the image fixes the fractions.
     """
@@ -37,8 +38,13 @@ class Microstructure:
     labels: np.ndarray | None
     largest_fraction: float | None
 
+    @property
+    def ndim(self) -> int:
+        """2 or 3; what follows from a fraction alone is in 2D."""
+        return 2 if self.labels is None else self.labels.ndim
+
     def fractions(self, nphase: int) -> np.ndarray:
-        """Area fractions of the phases of an image, shape (nphase,)."""
+        """Area or volume fractions of the phases of an image, shape (nphase,)."""
         return np.bincount(self.labels.ravel(), minlength=nphase) / self.labels.size
 
 
@@ -46,7 +52,7 @@ def make_microstructure(microstructure, resolution: int | None, nphase: int) -> 
     """Check a microstructure and how finely it is resolved.
 
     Args:
-        microstructure: a name of NAMED, or a square array of phase numbers 0, 1, ... [y, x].
+        microstructure: a name of NAMED, or an array of phase numbers 0, 1, ... [z,] y, x with equal sides.
         resolution: points a side, even; None: 32, or one per pixel of an image. For an image it
             must be a multiple of the pixels a side.
         nphase: number of phases there are properties for.
@@ -76,30 +82,45 @@ def _checkerboard(resolution: int) -> np.ndarray:
     return (half[:, None] ^ half[None, :]).astype(np.int32)
 
 
-def _checked_resolution(resolution: int) -> int:
+def _checked_resolution(resolution: int, ndim: int = 2) -> int:
     whole = isinstance(resolution, int | np.integer) and not isinstance(resolution, bool)
-    if not whole or resolution % 2 or not SMALLEST <= resolution <= LARGEST:
+    if not whole or resolution % 2 or not SMALLEST <= resolution <= LARGEST[ndim]:
         raise ConfigError(
-            f"resolution must be an even number from {SMALLEST} to {LARGEST}, got {resolution}; "
+            f"resolution must be an even number from {SMALLEST} to {LARGEST[ndim]}, got {resolution}; "
             "powers of two are fastest"
         )
     return int(resolution)
 
 
 def _from_image(image: np.ndarray, resolution: int | None, nphase: int) -> Microstructure:
-    if image.ndim != 2 or image.shape[0] != image.shape[1]:
-        raise ConfigError(f"image must be square, got shape {image.shape}; crop it")
+    _check_shape(image.shape)
     labels = _labels(image, nphase)
     side = labels.shape[0]
     if resolution is None:
         resolution = side
-    if _checked_resolution(resolution) % side:
+    if _checked_resolution(resolution, image.ndim) % side:
         raise ConfigError(
             f"resolution must be a multiple of the {side} pixels of the image, got {resolution}; "
             "leave it out for one point per pixel"
         )
-    fine = labels.repeat(resolution // side, axis=0).repeat(resolution // side, axis=1)
+    fine = labels
+    for axis in range(labels.ndim):
+        fine = fine.repeat(resolution // side, axis=axis)
     return Microstructure("image", IMAGE, resolution, np.ascontiguousarray(fine), None)
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    """Refuse an image whose sides differ, with what would make them equal."""
+    if len(shape) not in (2, 3):
+        raise ConfigError(f"image must be a square or a cube, got shape {shape}; save one labelled image")
+    if len(set(shape)) > 1:
+        side, whole = min(shape), math.lcm(*shape)
+        cut = ", ".join([f":{side}"] * len(shape))
+        repeats = tuple(whole // n for n in shape)
+        raise ConfigError(
+            f"image must have equal sides, got shape {shape}; crop it to image[{cut}], or repeat it "
+            f"periodically by numpy.tile(image, {repeats}) to {whole} points a side"
+        )
 
 
 def _labels(image: np.ndarray, nphase: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field as Key
@@ -12,6 +12,8 @@ from pydantic import Field as Key
 from hpcmsm.config import CellField, Count, Material, MicroSection, Real, Section, validate
 from hpcmsm.errors import ConfigError
 from hpcmsm.expressions import Expression
+from hpcmsm.micro.generators import KINDS, Recipe
+from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED
 from hpcmsm.micro.unit_cell import UnitCell
 
 IMAGE = "image:"
@@ -20,15 +22,22 @@ IMAGE = "image:"
 class Options(Section):
     """Keys of [micro].
 
-    microstructure: "laminate", "cylinders", "checkerboard", or "image:FILE" (.npy, .tif, or
+    microstructure: "laminate", "cylinders", "checkerboard"; one that is drawn by lot ("random_discs",
+    "random_fibres", "random_spheres", "voronoi", "level_set"); or "image:FILE" (.npy, .tif, or
     .h5:/dataset), relative to the case file. resolution: points a side, 32 or one per pixel of
     an image if left out. fraction: of the second phase; without it, a field
-    `fraction` of the cells.
+    `fraction` of the cells (laminate, cylinders).
+    ndim, seed, count (of inclusions or grains) and correlation_length (a part of the cell's side) are of
+    those that are drawn.
     """
 
     microstructure: str
     phases: list[str] = Key(min_length=1)
+    ndim: Literal[2, 3] = 2
     resolution: Annotated[int, Key(ge=4, le=1024, strict=True)] | None = None
+    seed: Annotated[int, Key(ge=0, lt=2**63, strict=True)] = 1
+    count: Count | None = None
+    correlation_length: Real | None = None
     tolerance: Annotated[float, Key(gt=0, lt=1)] = 1e-6
     max_iterations: Count = 200
     fraction: Real | None = None
@@ -46,22 +55,61 @@ def from_case(
         ConfigError: an option is wrong, a material or an image is missing.
     """
     options = validate(Options, section.options, "case file", "micro.")
-    microstructure = options.microstructure
-    if microstructure.startswith(IMAGE):
-        name = microstructure.removeprefix(IMAGE)
-        microstructure = read_image(name)
-        _check_phases(microstructure, name, options.phases)
+    microstructure, fraction = _labels_or_name(options, read_image), options.fraction
+    if options.microstructure in KINDS:  # the labels say it
+        fraction = None
+    if isinstance(microstructure, np.ndarray) and microstructure.ndim == 3:
+        raise ConfigError(
+            f"micro.microstructure must be in 2 dimensions, got '{options.microstructure}'; the kernel in 3D "
+            "is not there yet"
+        )
     model = UnitCell(
         microstructure=microstructure,
         conductivities=[_conductivity(materials, name) for name in options.phases],
         resolution=options.resolution,
         tolerance=options.tolerance,
         max_iterations=options.max_iterations,
-        fraction=options.fraction,
+        fraction=fraction,
         backend=section.backend,
     )
     model.phases = tuple(options.phases)
     return model
+
+
+def _labels_or_name(options: Options, read_image: Callable[[str], np.ndarray]) -> np.ndarray | str:
+    """The labels of an image or of a microstructure that is drawn; the name of any other."""
+    name = options.microstructure
+    if name.startswith(IMAGE):
+        labels = read_image(name.removeprefix(IMAGE))
+        _check_phases(labels, name.removeprefix(IMAGE), options.phases)
+        return labels
+    if name in NAMED:
+        return name
+    return recipe_of(options).labels()
+
+
+def recipe_of(options: Options) -> Recipe:
+    """How the microstructure that these options name is drawn.
+
+    Raises:
+        ConfigError: the name is not known, or an option does not belong to it.
+    """
+    name = options.microstructure
+    if name not in KINDS:
+        close = difflib.get_close_matches(name, [*NAMED, *KINDS, IMAGE], 1)
+        advice = f"did you mean '{close[0]}'?" if close else "choose one of them"
+        known = ", ".join([*NAMED, *KINDS, f"{IMAGE}FILE"])
+        raise ConfigError(f"micro.microstructure must be one of {known}, got '{name}'; {advice}")
+    return Recipe(
+        name,
+        options.ndim,
+        options.resolution or DEFAULT_RESOLUTION,
+        nphase=len(options.phases),
+        seed=options.seed,
+        fraction=options.fraction,
+        count=options.count,
+        correlation_length=options.correlation_length,
+    )
 
 
 def _check_phases(labels: np.ndarray, name: str, phases: list[str]) -> None:

@@ -35,6 +35,21 @@ def test_image_gives_resolution_and_fractions():
     np.testing.assert_allclose(image.fractions(4), [1 / 3, 1 / 3, 1 / 3, 0.0])
 
 
+def test_advice_for_a_rectangle_is_right():
+    whole = np.tile(LABELS[:4], (3, 2))
+    assert make_microstructure(whole, None, 3).resolution == 12
+    assert make_microstructure(LABELS[:4][:4, :4], None, 3).resolution == 4
+
+
+def test_volumes_are_refined_along_every_axis():
+    volume = np.arange(64).reshape(4, 4, 4) % 3
+    coarse, fine = make_microstructure(volume, None, 3), make_microstructure(volume, 8, 3)
+    assert (coarse.ndim, fine.ndim, fine.resolution) == (3, 3, 8)
+    for corner in np.ndindex(2, 2, 2):
+        assert np.array_equal(fine.labels[tuple(slice(c, None, 2) for c in corner)], volume)
+    np.testing.assert_array_equal(fine.fractions(3), coarse.fractions(3))
+
+
 def test_image_may_be_refined_by_whole_factors():
     fine = make_microstructure(LABELS, 12, 3)
     assert np.array_equal(fine.labels[::2, ::2], LABELS)
@@ -55,8 +70,10 @@ def test_image_may_be_refined_by_whole_factors():
         (LABELS - 1, None, 3, "from 0 on, got -1"),
         (LABELS + 0.5, None, 3, "whole phase numbers"),
         (np.where(LABELS == 1, np.nan, LABELS), None, 3, "whole phase numbers"),
-        (LABELS[:4], None, 3, r"square, got shape \(4, 6\)"),
-        (LABELS[None], None, 3, "square"),
+        (LABELS[:4], None, 3, r"got shape \(4, 6\); crop it to image\[:4, :4\], or.* \(3, 2\)\) to 12"),
+        (LABELS[None], None, 3, "equal sides"),
+        (LABELS[0], None, 3, "a square or a cube, got shape"),
+        (np.zeros((4, 4, 4), int), 512, 2, "even number from 4 to 256, got 512"),
         (LABELS[:5, :5], None, 3, "even number"),
         (LABELS, 8, 3, "multiple of the 6 pixels"),
     ],
@@ -82,6 +99,23 @@ def write(folder, name, labels):
 def test_images_are_read_as_written(tmp_path, name):
     write(tmp_path, name, LABELS)
     assert np.array_equal(read_labels(tmp_path, name), LABELS)
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.h5:/labels", "v.tif"])
+def test_volumes_are_read_as_written(tmp_path, name):
+    volume = np.arange(24).reshape(2, 3, 4) % 5
+    if name.endswith(".tif"):
+        pages = [Image.fromarray(page.astype(np.uint8)) for page in volume]
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    else:
+        write(tmp_path, name, volume)
+    assert np.array_equal(read_labels(tmp_path, name), volume)
+
+
+def test_colours_are_no_phase_numbers(tmp_path):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ConfigError, match="3 colours a pixel; grey levels are the phase numbers"):
+        read_labels(tmp_path, "a.png")
 
 
 def test_image_names_may_be_absolute(tmp_path):
