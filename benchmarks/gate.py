@@ -75,7 +75,7 @@ class Watched(Simulation):
         super()._write_snapshot()
         if not hasattr(self, "kept"):
             self.kept = []
-        self.kept.append(self.vector.getArray().copy())
+        self.kept.append(self.unknown[0].copy())
 
     def history(self) -> np.ndarray:
         """Collective. The unknown at every snapshot, (nsnapshot, ncells) in natural order."""

@@ -171,8 +171,7 @@ class Problem:
         self.capacity = 1.0 + self._random(1)[0]
         self.heat = Heat(self.grid, macro, lambda temperature: self.capacity)
         self.stepper = make_stepper(self.heat, self.grid, time, macro, lambda *_: None)
-        self.vector = self.grid.new_vector()
-        self.vector.setArray(self.heat.initial() + 0.1 * self._random(2)[0])
+        self.stepper.set_unknown(self.heat.initial() + 0.1 * self._random(2))
         self._choose_conductivity()
         self.out = np.full(self.grid.ncells, 0.0)
         self.kernel = Kernel.load("heat", f"heat_divergence_{self.grid.ndim}d")
@@ -192,7 +191,7 @@ class Problem:
         self.normal = [self._ghosted(row) for row in normal]
         terms = [self._ghosted(row) for row in cross]
         self.cross = terms[0] if ndim == 2 else np.stack(terms)
-        self.temperature = self._ghosted(self.vector.getArray(readonly=True))
+        self.temperature = self._ghosted(self.stepper.unknown[0])
 
     def _ghosted(self, values: np.ndarray) -> np.ndarray:
         """Collective. The values with those of neighbouring ranks, and 0 beyond the sides of the box."""
@@ -237,15 +236,15 @@ class Problem:
 
     def spatial(self) -> np.ndarray:
         """Collective. As the program evaluates it."""
-        return self.heat.spatial(0.0, self.vector, self.out)
+        return self.heat.spatial(0.0, self.stepper.vector, self.out)
 
     def step(self) -> None:
         """Collective. One explicit step of the program."""
-        self.stepper.advance(self.vector, 1, 0.0, self.dt)
+        self.stepper.advance(1, 0.0, self.dt)
 
     def use(self) -> None:
         """Collective. What the program does with a new conductivity."""
-        self.heat.use(self.vector.getArray(readonly=True), {"conductivity": self.conductivity})
+        self.heat.use(self.stepper.unknown, {"conductivity": self.conductivity})
 
     def plain_c(self, mean: str = "harmonic") -> np.ndarray:
         """The loop in C; arithmetic means are of one conductivity for all axes."""
@@ -351,10 +350,10 @@ def check(problem: Problem, comm) -> None:
     block, inner = problem.grid.rank_shape, (slice(1, -1),) * problem.grid.ndim
     crossed = wanted.reshape(block)[inner] + problem.numpy_cross()
     agree("cross", problem.stencil(cross=True).reshape(block)[inner], crossed, comm)
-    start = problem.vector.getArray().copy()
+    start = problem.stepper.unknown.copy()
     problem.step()
-    agree("step", problem.vector.getArray() - start, problem.dt * wanted / problem.capacity, comm)
-    problem.vector.setArray(start)
+    agree("step", (problem.stepper.unknown - start)[0], problem.dt * wanted / problem.capacity, comm)
+    problem.stepper.set_unknown(start)
 
 
 def agree(name: str, found: np.ndarray, wanted: np.ndarray, comm) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from hpcmsm.grid import AXES, Grid
 from hpcmsm.io.images import read_labels
 from hpcmsm.macro.base import MacroModel
 from hpcmsm.macro.boundary import periodic_axes
-from hpcmsm.macro.heat import Heat
+from hpcmsm.macro.registry import make_macro
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.registry import make_micro
 from hpcmsm.parallel import together
@@ -54,19 +53,15 @@ def build(case: Case, comm, folder: Path) -> Parts:
     with together(comm):
         micro = make_micro(case.micro, case.materials, case.fields, folder, partial(read_labels, folder))
         periodic = periodic_axes(case.macro.boundary, len(case.grid.cells))
-    grid = Grid(case.grid.cells, case.grid.size, periodic, _reversed(case.grid.proc_shape), comm)
+    grid = Grid(case.grid.cells, case.grid.size, periodic, case.grid.proc_shape, comm)
     with together(comm):
         cell_fields = evaluate_cell_fields(case, grid, micro)
-        macro = _make_macro(case, grid, micro, cell_fields)
+        macro = make_macro(case, grid, micro, cell_fields)
         fixed = tuple(field for field, _ in cell_fields.values())
         connect(micro.inputs, (*macro.sends, *fixed), f"micro model '{case.micro.model}'", "the case")
         connect(macro.wants, micro.outputs, f"macro model '{case.macro.model}'", f"'{case.micro.model}'")
         closure = _make_closure(case, micro, comm, folder, timers)
     return Parts(grid, macro, micro, closure, cell_fields, timers)
-
-
-def _reversed(shape):
-    return tuple(shape) if shape is not None else None
 
 
 def evaluate_cell_fields(case: Case, grid: Grid, micro: MicroModel) -> dict[str, tuple[Field, np.ndarray]]:
@@ -92,48 +87,6 @@ def _check_range(field: Field, values: np.ndarray, grid: Grid) -> None:
             f"fields.{field.name}.value must lie between {field.lower:g} and {field.upper:g}, got "
             f"{values[cell]:.6g} at {where} ({bad.size} cells); correct the formula"
         )
-
-
-def _make_macro(case: Case, grid: Grid, micro: MicroModel, cell_fields) -> MacroModel:
-    if case.macro.model != "heat":
-        raise ConfigError(f"macro.model must be 'heat', got '{case.macro.model}'; no other is there yet")
-    return Heat(grid, case.macro, heat_capacity(case, grid, micro, cell_fields))
-
-
-def heat_capacity(case: Case, grid: Grid, micro: MicroModel, cell_fields) -> Callable:
-    """A function temperature (ncells,) K -> volumetric heat capacity (ncells,) J/(m3 K).
-
-    The case file gives it as a formula, or it is the mean over the phases of the micro model.
-    """
-    constant = {name: values for name, (_, values) in cell_fields.items()}
-    if case.macro.heat_capacity is not None:
-        constant.update(grid.coordinates())
-        formula = Expression(case.macro.heat_capacity, (*constant, "temperature"), "macro.heat_capacity")
-        return lambda temperature: formula(**constant, temperature=temperature)
-    if not micro.phases:
-        raise ConfigError(
-            "macro.heat_capacity must be given when the micro model has no phases, got nothing; "
-            "write a formula of temperature in J/(m3 K)"
-        )
-    formulas = [_phase_capacity(case, name) for name in micro.phases]
-
-    def mean_over_phases(temperature):
-        inputs = np.stack([{**constant, "temperature": temperature}[f.name] for f in micro.inputs])
-        fractions = micro.phase_fractions(inputs)
-        return sum(
-            part * formula(temperature=temperature) for part, formula in zip(fractions, formulas, strict=True)
-        )
-
-    return mean_over_phases
-
-
-def _phase_capacity(case: Case, name: str) -> Expression:
-    material = case.materials[name]
-    if material.heat_capacity is None:
-        raise ConfigError(
-            f"materials.{name}.heat_capacity must be given unless macro.heat_capacity is, got nothing; add it"
-        )
-    return Expression(material.heat_capacity, ("temperature",), f"materials.{name}.heat_capacity")
 
 
 def _make_closure(case: Case, micro: MicroModel, comm, folder: Path, timers: Timers) -> Closure:

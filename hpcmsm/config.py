@@ -61,6 +61,9 @@ REWORDED = {
 }
 EXPLICIT = ("euler", "rk2", "rk3", "rk4", "rk5")
 IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")
+SPLIT = ("godunov", "strang")
+# Schemes with an estimate of their error.
+ADAPTIVE = ("rk2", "rk3", "rk4", "rk5", "arkimex2", "arkimex3", "arkimex4")
 
 
 class Section(BaseModel):
@@ -70,10 +73,10 @@ class Section(BaseModel):
 
 
 class GridSection(Section):
-    """Cells and side lengths along x, y[, z]."""
+    """Cells and side lengths along x[, y[, z]]."""
 
-    cells: list[Count] = Key(min_length=2, max_length=3)
-    size: list[Length] = Key(min_length=2, max_length=3)
+    cells: list[Count] = Key(min_length=1, max_length=3)
+    size: list[Length] = Key(min_length=1, max_length=3)
     proc_shape: list[Count] | None = None
 
     @model_validator(mode="after")
@@ -90,7 +93,7 @@ class GridSection(Section):
 class TimeSection(Section):
     """Time stepping; step is the first step where it is adaptive."""
 
-    scheme: Literal[EXPLICIT + IMPLICIT] = "backward_euler"
+    scheme: Literal[EXPLICIT + IMPLICIT + SPLIT] = "backward_euler"
     end: Seconds
     step: Seconds
     adaptive: bool = False
@@ -99,7 +102,7 @@ class TimeSection(Section):
 
     @model_validator(mode="after")
     def adaptive_fits(self):
-        if self.adaptive and self.scheme in ("euler", "backward_euler", "bdf2"):
+        if self.adaptive and self.scheme not in ADAPTIVE:
             raise ValueError(
                 f"time.adaptive needs a scheme with an error estimate (rk2 to rk5, arkimex2 to arkimex4), "
                 f"got {self.scheme}"
@@ -150,10 +153,15 @@ class Boundary(Section):
 
 
 class MacroSection(Section):
-    """The macro equation."""
+    """The macro equation: keys that several have, and whatever options a model declares itself.
+
+    initial: a formula, or a table of formulas by the name of the unknown's component.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     model: str = "heat"
-    initial: Formula = 300.0
+    initial: Formula | dict[str, Formula] = 300.0
     source: Formula = 0.0
     heat_capacity: Formula | None = None
     coupling: Literal["lagged", "stage", "picard"] = "lagged"
@@ -164,6 +172,11 @@ class MacroSection(Section):
         default_factory=dict
     )
     petsc: dict[str, str | int | float | bool] = Key(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that only this model knows."""
+        return dict(self.__pydantic_extra__ or {})
 
 
 class MicroSection(BaseModel):
@@ -283,7 +296,12 @@ def parse_case(text: str, name: str, overrides: list[str] = ()) -> Case:
     for key, value in list(tree.get("fields", {}).items()) if isinstance(tree.get("fields"), dict) else ():
         if not isinstance(value, dict):
             tree["fields"][key] = {"value": value}
-    return validate(Case, tree, name)
+    case = validate(Case, tree, name)
+    for key in case.macro.options:  # a slip in a common key is found before any model is asked
+        close = _closest(key, list(MacroSection.model_fields), "macro.", cutoff=0.8)
+        if close:
+            raise ConfigError(f"unknown key 'macro.{key}' ({name}); {close}")
+    return case
 
 
 # What a resumed run may change; anything else would make the past and the future different problems.
@@ -384,8 +402,8 @@ def _choices(problem: dict) -> list[str]:
     return re.findall("'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
 
 
-def _closest(given, known: list[str], stem: str = "") -> str | None:
-    close = difflib.get_close_matches(given, known, 1) if isinstance(given, str) else None
+def _closest(given, known: list[str], stem: str = "", cutoff: float = 0.6) -> str | None:
+    close = difflib.get_close_matches(given, known, 1, cutoff) if isinstance(given, str) else None
     return f"did you mean '{stem}{close[0]}'?" if close else None
 
 

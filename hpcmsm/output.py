@@ -40,7 +40,8 @@ OURS = ("case.toml", "steps.csv", "summary.json", "checkpoints", "snapshots", "r
 def snapshot_fields(parts) -> tuple[Field, ...]:
     """Fields that a snapshot of a run holds."""
     constant = tuple(field for field, _ in parts.cell_fields.values())
-    return (parts.macro.unknown, *parts.closure.outputs, *parts.micro.state, *constant, SOURCE)
+    macro = (*parts.macro.unknowns, *parts.macro.kept)
+    return (*macro, *parts.closure.outputs, *parts.micro.state, *constant, SOURCE)
 
 
 class Output:

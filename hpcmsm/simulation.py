@@ -44,18 +44,22 @@ class Simulation:
         self.timers = self.parts.timers
         self.micro = self.parts.micro
         self.stepper = make_stepper(self.macro, self.grid, case.time, case.macro, self._ask)
-        self.vector = self.grid.new_vector()
-        self.vector.setArray(self.macro.initial())
+        self.macro.kept_values = self.macro.initial_kept(self.grid.ncells)
         self.step, self.time, self.dt = 0, 0.0, case.time.step
         # Where steps are counted from: the start, or where a resumed run was given another time.step or end.
         self.anchor = (0, 0.0)
-        self.state = self.micro.initial_state(self._inputs(self.vector.getArray(readonly=True)))
+        self.state = self.micro.initial_state(self._inputs(self.unknown))
         self.answer: Answer | None = None
         self.iteration = 0
         self.output = Output(output, comm)
         self.provenance = {**provenance(comm), "case_folder": str(folder.resolve())}
         self.quiet = quiet
         self.resumed_at = 0
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """The unknowns of the macro model in the owned cells, shape (ncomponent, ncells)."""
+        return self.stepper.unknown
 
     # -- the seam ------------------------------------------------------------------------------
 
@@ -69,9 +73,8 @@ class Simulation:
         inputs = self._inputs(unknown)
         return Batch(self.grid.ids, inputs, self.state, time, dt, self.step + 1, self.iteration)
 
-    def _ask(self, time: float, dt: float, vector) -> None:
+    def _ask(self, time: float, dt: float, unknown: np.ndarray) -> None:
         """Collective. Let the closure answer for a macro field, and hand the outputs to the macro model."""
-        unknown = vector.getArray(readonly=True)
         with self.timers.phase("coupling"):
             batch = self._batch(unknown, time, dt)
             self.answer = self.closure.evaluate(batch)
@@ -83,7 +86,7 @@ class Simulation:
     def try_micro(self) -> None:
         """Collective. The trial call of the micro model, see micro/trial.py."""
         with together(self.comm):
-            try_out(self.micro, self._batch(self.vector.getArray(readonly=True), self.time, self.dt))
+            try_out(self.micro, self._batch(self.unknown, self.time, self.dt))
 
     # -- start, restart ------------------------------------------------------------------------
 
@@ -92,7 +95,8 @@ class Simulation:
         self.output.create(self.case.to_toml(), overwrite)
         self.try_micro()
         self.snapshots = SnapshotWriter(self.output.folder, self.grid, snapshot_fields(self.parts))
-        self._ask(self.time, self.dt, self.vector)
+        # Nothing advances yet: a micro model with a state is asked for the outputs of its present one.
+        self._ask(self.time, 0.0 if self.micro.state else self.dt, self.unknown)
         self.output.log(0, self.time, 0.0, self.closure.finish_step(0), 0, perf_counter() - self.started)
         self._write_snapshot()
         if self.case.checkpoint.every:
@@ -125,28 +129,33 @@ class Simulation:
 
     def _cell_fields(self) -> dict:
         """Everything that lives in cells and must survive, by name: (field, array (size, ncells))."""
-        unknown = self.macro.unknown
-        fields = {f"macro/{unknown.name}": (unknown, np.atleast_2d(self.vector.getArray(readonly=True)))}
+        fields = self._named("macro/", self.macro.unknowns, self.unknown)
         if self.stepper.previous is not None:
-            fields[f"macro/previous_{unknown.name}"] = (unknown, np.atleast_2d(self.stepper.previous))
-        for field in self.micro.state:
-            fields[f"micro/{field.name}"] = (field, self.state[rows_of(self.micro.state)[field.name]])
-        return fields
+            fields |= self._named("macro/previous_", self.macro.unknowns, self.stepper.previous)
+        fields |= self._named("macro/", self.macro.kept, self.macro.kept_values)
+        return fields | self._named("micro/", self.micro.state, self.state)
+
+    @staticmethod
+    def _named(prefix: str, fields, array: np.ndarray) -> dict:
+        """Fields and their rows of an array (ncomponent, ncells), by prefix and name."""
+        rows = rows_of(fields)
+        return {f"{prefix}{field.name}": (field, array[rows[field.name]]) for field in fields}
 
     def _load(self, path: Path) -> None:
         wanted = {name: field for name, (field, _) in self._cell_fields().items()}
         data = read_checkpoint(path, self.grid, wanted)
         self.step, self.time, self.dt = data.step, data.time, data.dt
         arrays = {name: array for name, (_, array) in data.cell_fields.items()}
-        unknown = self.macro.unknown.name
-        self.vector.setArray(arrays[f"macro/{unknown}"].ravel())
+        self.stepper.set_unknown(self._joined(arrays, "macro/", self.macro.unknowns))
         if self.stepper.previous is not None:
-            self.stepper.previous = arrays[f"macro/previous_{unknown}"].ravel()
+            self.stepper.previous = self._joined(arrays, "macro/previous_", self.macro.unknowns)
+        if self.macro.kept:
+            self.macro.kept_values = self._joined(arrays, "macro/", self.macro.kept)
         self.stepper.previous_dt = float(data.arrays["stepper/previous_dt"][0])
         first, start = data.arrays["stepper/anchor"]
         self.anchor = (int(first), float(start))
         if self.micro.state:
-            self.state = np.concatenate([arrays[f"micro/{field.name}"] for field in self.micro.state])
+            self.state = self._joined(arrays, "micro/", self.micro.state)
         prefix = "closure/"
         self.closure.load_state(
             {name[len(prefix) :]: a for name, a in data.arrays.items() if name.startswith(prefix)}
@@ -156,6 +165,11 @@ class Simulation:
         self.snapshots.truncate(self.step)
         for note in self.snapshots.notes:
             self.output.say(note)
+
+    @staticmethod
+    def _joined(arrays: dict[str, np.ndarray], prefix: str, fields) -> np.ndarray:
+        """The reverse of `_named`: one array (ncomponent, ncells)."""
+        return np.concatenate([np.atleast_2d(arrays[f"{prefix}{field.name}"]) for field in fields])
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -208,7 +222,7 @@ class Simulation:
         self.iteration = 0
         dt = self._next_dt()
         with self.timers.phase("macro"):
-            result = self.stepper.advance(self.vector, self.step + 1, self.time, dt)
+            result = self.stepper.advance(self.step + 1, self.time, dt)
         self._check_finite()
         self.step += 1
         self.before, self.time = self.time, result.time
@@ -218,6 +232,7 @@ class Simulation:
             self.time = min(start + (self.step - first) * self.case.time.step, self.case.time.end)
         self.dt = result.next_dt
         self.state = self.answer.state
+        self.macro.finish_step(self.before, self.time, self.unknown)
         figures = self.closure.finish_step(self.step)
         iterations = result.linear
         self.output.log(
@@ -226,11 +241,12 @@ class Simulation:
         return figures
 
     def _check_finite(self) -> None:
-        values = self.vector.getArray(readonly=True)
+        values = self.unknown
         bad = self.comm.allreduce(int(values.size - np.isfinite(values).sum()))
         if bad:
+            names = ", ".join(field.name for field in self.macro.unknowns)
             raise SolverError(
-                f"{self.macro.unknown.name} must stay finite, got {bad} values that are not after step "
+                f"{names} must stay finite, got {bad} values that are not after step "
                 f"{self.step + 1}; lower time.step (explicit schemes are stable only for small steps)"
             )
 
@@ -247,11 +263,15 @@ class Simulation:
 
     def _write_snapshot(self) -> None:
         with self.timers.phase("snapshot"):
-            arrays = {self.macro.unknown.name: self.vector.getArray(readonly=True)}
-            for field in self.closure.outputs:
-                arrays[field.name] = self.answer.outputs[rows_of(self.closure.outputs)[field.name]]
-            for field in self.micro.state:
-                arrays[field.name] = self.state[rows_of(self.micro.state)[field.name]]
+            sources = (
+                (self.macro.unknowns, self.unknown),
+                (self.macro.kept, self.macro.kept_values),
+                (self.closure.outputs, self.answer.outputs),
+                (self.micro.state, self.state),
+            )
+            arrays = {}
+            for fields, array in sources:
+                arrays |= {name: array[rows] for name, rows in rows_of(fields).items()}
             arrays.update({name: values for name, (_, values) in self.parts.cell_fields.items()})
             arrays[SOURCE.name] = self.answer.source
             arrays = {name: np.atleast_2d(np.asarray(a, dtype=np.float64)) for name, a in arrays.items()}
@@ -285,6 +305,7 @@ class Simulation:
             "timed_from_step": self.resumed_at,
             "wall_time": perf_counter() - self.started,
             **self.closure.totals(),
+            **self.macro.figures(),
             "phases": self.timers.over_ranks(self.comm),
             "fields": self._ranges(),
             "files": self.output.files(),
@@ -296,11 +317,9 @@ class Simulation:
     def _ranges(self) -> dict:
         from mpi4py import MPI
 
-        unknown = self.macro.unknown
-        fields = [(unknown, np.atleast_2d(self.vector.getArray(readonly=True)))]
-        rows = rows_of(self.closure.outputs)
+        fields = list(self._named("", self.macro.unknowns, self.unknown).values())
         if self.answer is not None:
-            fields += [(field, self.answer.outputs[rows[field.name]]) for field in self.closure.outputs]
+            fields += self._named("", self.closure.outputs, self.answer.outputs).values()
         ranges = {}
         for field, array in fields:
             for name, row in zip(field.component_names, array, strict=True):

@@ -128,6 +128,28 @@ INLINE real side_shift(const real *side, long nface, long face, int high, real a
     return side[3 * nface + face] * (high ? along : -along) * per_h;
 }
 
+// Divergence of the conductive heat flux in 1D, K = (xx).
+KERNEL heat_divergence_1d(
+    long nx,                  // owned cells
+    real hx,                  // [m] cell size
+    const int *physical,      // (2) 1 where the side x- x+ is a physical boundary, else 0
+    const real *faces,        // (1, nx + 2) [W/(m3 K)] what heat_faces gives
+    const real *temperature,  // (nx + 2) [K] with ghosts
+    const real *side_x,       // (2, 4, 1) [SI] sides x- x+: coefficient, value, flux, share
+    real *divergence          // (nx) [W/m3] div(K grad T)
+) {
+    FOR_EACH_CELL(i, nx) {
+        const real *t = temperature + i + 1, *face = faces + i + 1;
+        Axis x = axis_at(i, nx, 1, physical, hx);
+        real sum = normal_divergence(face, t, x);
+        if (x.back == 0)
+            sum += side_source(side_x, 1, 0, t[0], x.per_h);
+        if (x.ahead == 0)
+            sum += side_source(side_x + 4, 1, 0, t[0], x.per_h);
+        divergence[i] = sum;
+    }
+}
+
 // Divergence of the conductive heat flux in 2D, K = (xx, yy, xy).
 KERNEL heat_divergence_2d(
     long nx,                  // owned cells along x
@@ -270,6 +292,24 @@ INLINE void axis_coefficients(const real *face, long stride, Axis axis, const re
     *centre -= *back + *ahead + low * side[at] + high * far[at];
     *constant += low * (side[at] * side[nface + at] + side[2 * nface + at]) +
                  high * (far[at] * far[nface + at] + far[2 * nface + at]);
+}
+
+KERNEL heat_coefficients_1d(
+    long nx,              // owned cells
+    real hx,              // [m] cell size
+    const int *physical,  // (2) 1 where the side x- x+ is a physical boundary, else 0
+    const real *faces,    // (1, nx + 2) [W/(m3 K)] what heat_faces gives
+    const real *side_x,   // (2, 4, 1) [SI] sides x- x+: coefficient, value, flux, share
+    real *coefficients    // (4, nx) [W/(m3 K)] centre, x-, x+; then constant [W/m3]
+) {
+    FOR_EACH_CELL(i, nx) {
+        Axis x = axis_at(i, nx, 1, physical, hx);
+        real centre = R(0), constant = R(0);
+        axis_coefficients(faces + i + 1, 1, x, side_x, 1, 0, &coefficients[nx + i], &coefficients[2 * nx + i],
+                          &centre, &constant);
+        coefficients[i] = centre;
+        coefficients[3 * nx + i] = constant;
+    }
 }
 
 KERNEL heat_coefficients_2d(

@@ -19,37 +19,36 @@ class MacroRun:
     Args:
         conductivity: function (temperature, coordinates) -> (size, ncells).
         capacity: function temperature -> (ncells,).
+        components: of the conductivity, where they are more than the grid's dimension needs.
     """
 
-    def __init__(self, comm, cells, size, time, macro, conductivity, capacity=np.ones_like):
+    def __init__(self, comm, cells, size, time, macro, conductivity, capacity=np.ones_like, components=None):
         self.time = TimeSection(**time)
         self.section = MacroSection(**macro)
         self.grid = Grid(cells, size, periodic_axes(self.section.boundary, len(cells)), comm=comm)
-        self.heat = Heat(self.grid, self.section, capacity)
+        self.heat = Heat(self.grid, self.section, capacity, components)
         self.conductivity = conductivity
         self.coordinates = self.grid.coordinates()
         self.asked = 0
         self.linear = 0
         self.stepper = make_stepper(self.heat, self.grid, self.time, self.section, self._ask)
-        self.vector = self.grid.new_vector()
-        self.vector.setArray(self.heat.initial())
         self.now, self.dt, self.steps = 0.0, self.time.step, 0
 
-    def _ask(self, time, dt, vector):
-        unknown = vector.getArray(readonly=True).copy()
+    def _ask(self, time, dt, unknown):
+        unknown = unknown.copy()
         self.asked += 1
-        self.heat.use(unknown, {"conductivity": self.conductivity(unknown, self.coordinates)})
+        self.heat.use(unknown, {"conductivity": self.conductivity(unknown[0], self.coordinates)})
 
     def run(self) -> np.ndarray:
         """Advance to time.end; temperature of the owned cells."""
         while self.now < self.time.end * (1 - 1e-12):
             dt = min(self.dt, self.time.end - self.now)
-            result = self.stepper.advance(self.vector, self.steps + 1, self.now, dt)
+            result = self.stepper.advance(self.steps + 1, self.now, dt)
             self.now, self.steps = result.time, self.steps + 1
             self.linear += result.linear
             if self.time.adaptive:
                 self.dt = result.next_dt
-        return self.vector.getArray().copy()
+        return self.stepper.unknown[0].copy()
 
     def norm(self, values: np.ndarray) -> float:
         """Root mean square over all ranks."""

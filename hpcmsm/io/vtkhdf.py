@@ -70,11 +70,11 @@ def _fill(h5file, pieces: list[Piece]) -> None:
 
 
 def _describe_grid(root, grid: dict) -> None:
-    """Attributes of ImageData. A 2D grid is a layer of one cell, as thick as the cells are wide."""
+    """Attributes of ImageData. A 1D or 2D grid is one cell thick, as thick as the cells are wide."""
     cells, size = list(grid["cells"]), list(grid["size"])
     spacing = [length / n for length, n in zip(size, cells, strict=True)]
-    if len(cells) == 2:
-        cells, spacing = [*cells, 1], [*spacing, min(spacing)]
+    missing = 3 - len(cells)
+    cells, spacing = [*cells, *[1] * missing], [*spacing, *[min(spacing)] * missing]
     root.attrs["Version"] = np.array([2, 0], np.int64)
     root.attrs["Type"] = np.bytes_(b"ImageData")
     root.attrs["WholeExtent"] = np.array([0, cells[0], 0, cells[1], 0, cells[2]], np.int64)
@@ -87,7 +87,7 @@ def _add_virtual(group, name: str, pieces: list[Piece]) -> None:
     """A dataset ([nsteps,] nz, ny, nx[, size]) that is read from the snapshot files."""
     field, shape, dtype = pieces[-1].datasets[name]
     time_axis = (len(pieces),) if len(pieces) > 1 else ()
-    layer = (1,) if len(pieces[-1].grid["cells"]) == 2 else ()
+    layer = (1,) * (3 - len(pieces[-1].grid["cells"]))
     whole = h5py.h5s.create_simple((*time_axis, *layer, *shape))
     source = h5py.h5s.create_simple(shape)
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

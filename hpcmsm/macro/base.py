@@ -1,4 +1,4 @@
-"""`MacroModel`: a residual on the grid that asks a closure."""
+"""`MacroModel`: an equation on the grid that asks a closure, and the two shapes that steppers know."""
 
 from __future__ import annotations
 
@@ -7,38 +7,64 @@ from typing import ClassVar
 
 import numpy as np
 
-from hpcmsm.fields import Field
+from hpcmsm.fields import Field, allocate, rows_of
 
 
 class MacroModel(ABC):
-    """A macro equation `C(u) du/dt = L(t, u; closure outputs)` for one unknown per cell.
+    """A macro equation for one or several unknowns per cell.
+
+    The array of the unknowns has shape (ncomponent, ncells), the fields of `unknowns` one below the
+    other, the cells as in `grid.ids`.
 
     Attributes:
-        unknown: the field that is advanced.
+        unknowns: the fields that are advanced.
         sends: fields that it offers to the closure, beside the constant fields of the cells.
         wants: fields that it needs back.
-        capacity: C(u) of the owned cells, set by `use`.
+        schemes: names of time.scheme that it can be advanced by.
+        kept: further fields of the cells that it carries from step to step (an activation time, a
+            maximum so far); they appear in snapshots and survive restarts. Their values are in
+            `kept_values`, shape (ncomponent, ncells).
     """
 
-    unknown: ClassVar[Field]
+    unknowns: tuple[Field, ...]
     sends: tuple[Field, ...]
     wants: tuple[Field, ...]
-    capacity: np.ndarray
+    schemes: ClassVar[tuple[str, ...]]
+    kept: tuple[Field, ...] = ()
+    kept_values: np.ndarray
 
     @abstractmethod
     def initial(self) -> np.ndarray:
-        """The unknown at t = 0 in the owned cells, shape (ncells,)."""
+        """The unknowns at t = 0 in the owned cells, shape (ncomponent, ncells)."""
 
-    @abstractmethod
+    def initial_kept(self, ncells: int) -> np.ndarray:
+        """The kept fields at t = 0, shape (ncomponent, ncells): their declared start values."""
+        return allocate(self.kept, ncells)
+
     def offer(self, unknown: np.ndarray) -> dict[str, np.ndarray]:
         """What the closure may ask for, by field name, shape (ncells,) or (size, ncells)."""
+        return {name: unknown[rows] for name, rows in rows_of(self.unknowns).items()}
 
     @abstractmethod
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
-        """Collective. Take over the closure's outputs for this unknown, by name, (size, ncells) each.
+        """Collective. Take over the closure's outputs for these unknowns, by name, (size, ncells) each."""
 
-        Sets `capacity`, C(u) in the owned cells, shape (ncells,).
-        """
+    def finish_step(self, before: float, now: float, unknown: np.ndarray) -> None:
+        """Collective. Called once after each accepted step from time `before` to `now`; may renew `kept`."""
+
+    def figures(self) -> dict[str, object]:
+        """Collective. What the model adds to the summary, equal on every rank."""
+        return {}
+
+
+class MethodOfLines(MacroModel):
+    """`C(u) du/dt = L(t, u; closure outputs)` for one unknown, advanced by PETSc.
+
+    Attributes:
+        capacity: C(u) of the owned cells, shape (ncells,), set by `use`.
+    """
+
+    capacity: np.ndarray
 
     @abstractmethod
     def spatial(self, time: float, vector, out: np.ndarray | None = None) -> np.ndarray:
@@ -49,7 +75,7 @@ class MacroModel(ABC):
 
     @abstractmethod
     def linear_coefficients(self, time: float, vector) -> np.ndarray:
-        """dL/du with frozen closure outputs: rows centre, x-, x+, y-, y+[, z-, z+], (1 + 2 ndim, ncells)."""
+        """dL/du with frozen closure outputs: rows centre, x-, x+[, y-, y+, ...], (1 + 2 ndim, ncells)."""
 
     @abstractmethod
     def linear_product(self, vector) -> np.ndarray:
@@ -61,3 +87,21 @@ class MacroModel(ABC):
     @abstractmethod
     def is_symmetric(self) -> bool:
         """Collective. Whether dL/du is symmetric for the present closure outputs."""
+
+
+class SplitModel(MacroModel):
+    """Transport between cells and reaction within them, advanced in turns.
+
+    The closure is asked once a step, for the reaction over the whole step: so the state of a cell
+    advances once, whatever the order of the splitting.
+    """
+
+    schemes = ("godunov", "strang")
+
+    @abstractmethod
+    def transport(self, unknown: np.ndarray, time: float, dt: float) -> None:
+        """Collective. Advance the transport part in place from `time` by dt."""
+
+    @abstractmethod
+    def react(self, unknown: np.ndarray, dt: float) -> None:
+        """Advance the reaction part in place by dt, with the closure's outputs of the last `use`."""

@@ -7,33 +7,47 @@ from functools import cached_property
 
 import numpy as np
 
-from hpcmsm.config import MacroSection
+from hpcmsm.config import EXPLICIT, IMPLICIT, MacroSection
 from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field
 from hpcmsm.grid import AXES, Grid
 from hpcmsm.kernels import Kernel
-from hpcmsm.macro.base import MacroModel
+from hpcmsm.macro.base import MethodOfLines
 from hpcmsm.macro.boundary import DIFFERENCE, SIDES, boundary_faces, flux_slope
 
 TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0)
+# Components of a conductivity tensor of each size that act along the axes of a grid of each dimension.
+COMPONENTS = {
+    (1, 1): [0],
+    (1, 3): [0],
+    (1, 6): [0],
+    (2, 3): [0, 1, 2],
+    (2, 6): [0, 1, 5],
+    (3, 6): [0, 1, 2, 3, 4, 5],
+}
 
 
-class Heat(MacroModel):
+class Heat(MethodOfLines):
     """Heat conduction with a conductivity tensor that the closure gives.
 
     Args:
         grid: where the cells live.
         section: the table [macro] of the case.
         heat_capacity: function temperature (ncells,) K -> rho c (ncells,) J/(m3 K).
+        size: components of the closure's conductivity: 1, 3 or 6, by default those of the grid's own
+            dimension. A tensor of more dimensions than the grid acts by its leading axes.
     """
 
-    unknown = TEMPERATURE
+    unknowns = (TEMPERATURE,)
     sends = (TEMPERATURE,)
+    schemes = EXPLICIT + IMPLICIT
 
-    def __init__(self, grid: Grid, section: MacroSection, heat_capacity: Callable):
+    def __init__(self, grid: Grid, section: MacroSection, heat_capacity: Callable, size: int | None = None):
         self.grid, self.heat_capacity = grid, heat_capacity
-        size = {2: 3, 3: 6}[grid.ndim]
-        self.wants = (Field("conductivity", size, "W/(m K)", "effective conductivity", spd=True),)
+        own = {1: 1, 2: 3, 3: 6}[grid.ndim]
+        size = size if (grid.ndim, size) in COMPONENTS else own
+        self._components = COMPONENTS[grid.ndim, size]
+        self.wants = (Field("conductivity", size, "W/(m K)", "effective conductivity", spd=size > 1),)
         axes = AXES[: grid.ndim]
         self.start = Expression(section.initial, axes, "macro.initial")
         self.source = Expression(section.source, (*axes, "t", "temperature"), "macro.source")
@@ -46,7 +60,7 @@ class Heat(MacroModel):
         ghosted_shape = tuple(n + 2 for n in grid.rank_shape)
         # Filled rather than np.zeros: only so does numpy ask for huge pages, which the stencil feels.
         self._faces = np.full((grid.ndim, *ghosted_shape), 0.0)
-        self._cross_terms = np.full((size - grid.ndim, *ghosted_shape), 0.0)
+        self._cross_terms = np.full((own - grid.ndim, *ghosted_shape), 0.0)
         self._has_cross = np.zeros(1, dtype=np.intc)
         self._exchange = grid.new_vector()
         self._arguments = self._fixed_arguments()
@@ -63,7 +77,7 @@ class Heat(MacroModel):
         """Shape of the owned block's face across an axis, in array order."""
         shape = list(self.grid.rank_shape)
         del shape[self.grid.ndim - 1 - axis]
-        return tuple(shape)
+        return tuple(shape) or (1,)
 
     def _fixed_arguments(self) -> dict:
         """Arguments of the kernels that never change."""
@@ -89,21 +103,17 @@ class Heat(MacroModel):
         return {f"side_{AXES[axis]}": values for axis, values in self._sides.items()}
 
     def initial(self) -> np.ndarray:
-        """Temperature at t = 0 in K."""
-        return self.start(**self.coordinates)
-
-    def offer(self, unknown: np.ndarray) -> dict[str, np.ndarray]:
-        """The temperature."""
-        return {TEMPERATURE.name: unknown}
+        """Temperature at t = 0 in K, shape (1, ncells)."""
+        return self.start(**self.coordinates)[None]
 
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature."""
-        self._owned_conductivity = outputs["conductivity"]
+        self._owned_conductivity = outputs["conductivity"][self._components]
         # A steady flux does not ask for the conductivity.
         self._evaluated = {side for side in self._evaluated if self.faces[side].kind == "flux"}
         self._renew_faces()
         self._renew_cross_terms()
-        self.capacity = self.heat_capacity(unknown)
+        self.capacity = self.heat_capacity(unknown[0])
 
     def _with_ghosts(self, values: np.ndarray) -> np.ndarray:
         """Collective. Values of the owned cells with ghosts, until the next call that exchanges some."""
@@ -155,13 +165,16 @@ class Heat(MacroModel):
         """Collective. div(K grad T) with the given sides, shape (ncells,)."""
         out = np.empty(self.grid.ncells) if out is None else out
         shape = self.grid.rank_shape
-        # In 2D there is one cross term, and no axis for its components.
-        cross = self._cross_terms[0] if self.grid.ndim == 2 else self._cross_terms
+        cross = {}
+        if self.grid.ndim > 1:
+            # In 2D there is one cross term, and no axis for its components.
+            terms = self._cross_terms[0] if self.grid.ndim == 2 else self._cross_terms
+            cross["cross"] = terms if self._has_cross[0] else None
         self._divergence(
             **self._arguments,
             **sides,
+            **cross,
             faces=self._faces,
-            cross=cross if self._has_cross[0] else None,
             temperature=self.grid.ghosted(vector, self._local),
             divergence=out.reshape(shape),
         )

@@ -1,4 +1,4 @@
-"""Time stepping of a macro model: PETSc TS for one-step schemes, SNES for backward differences.
+"""Time stepping of a macro model: PETSc TS for one-step schemes, SNES for backward differences, splitting.
 
 PETSc's own BDF keeps its history where no restart can reach it, so a run that was interrupted
 would go on with other bits than one that was not. Backward differences are short enough to be
@@ -7,15 +7,17 @@ written here, with the history a named field of the checkpoint.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from hpcmsm.config import EXPLICIT, MacroSection, TimeSection
+from hpcmsm.config import EXPLICIT, SPLIT, MacroSection, TimeSection
 from hpcmsm.errors import SolverError
+from hpcmsm.fields import ncomponent
 from hpcmsm.grid import Grid
-from hpcmsm.macro.base import MacroModel
+from hpcmsm.macro.base import MacroModel, MethodOfLines, SplitModel
 from hpcmsm.macro.solver import (
     ROUNDING,
     FrozenOperator,
@@ -29,8 +31,9 @@ from hpcmsm.macro.solver import (
 RK_TYPES = {"euler": "1fe", "rk2": "2a", "rk3": "3bs", "rk4": "4", "rk5": "5dp"}
 ARKIMEX_TYPES = {"arkimex2": "a2", "arkimex3": "3", "arkimex4": "4"}
 
-# ask(time, dt, vector): let the closure answer for this vector and hand the outputs to the model.
-Ask = Callable[[float, float, object], None]
+# ask(time, dt, unknown): let the closure answer for these unknowns, shape (ncomponent, ncells), and hand
+# the outputs to the model.
+Ask = Callable[[float, float, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -43,30 +46,102 @@ class StepResult:
     linear: int = 0
 
 
-class Stepper:
-    """Advances the unknown by one step.
+class Stepper(ABC):
+    """Owns the unknowns, and advances them by one step.
 
     Attributes:
-        previous: unknown one step back, shape (ncells,), for multistep schemes, else None.
+        previous: unknowns one step back, shape (ncomponent, ncells), for multistep schemes, else None.
         previous_dt: length of the step before, in s; 0 before the first.
     """
 
     previous: np.ndarray | None = None
     previous_dt: float = 0.0
-    _options_checked: bool = False
 
     def __init__(self, model: MacroModel, grid: Grid, time: TimeSection, macro: MacroSection, ask: Ask):
         self.model, self.grid, self.time, self.macro, self.ask = model, grid, time, macro, ask
 
-    def advance(self, vector, step: int, now: float, dt: float) -> StepResult:
-        """Collective. Advance the global PETSc vector in place from time `now` by about dt.
+    @property
+    @abstractmethod
+    def unknown(self) -> np.ndarray:
+        """The unknowns in the owned cells, shape (ncomponent, ncells); not to be written."""
+
+    @abstractmethod
+    def set_unknown(self, values: np.ndarray) -> None:
+        """Take over values of shape (ncomponent, ncells)."""
+
+    @abstractmethod
+    def advance(self, step: int, now: float, dt: float) -> StepResult:
+        """Collective. Advance the unknowns from time `now` by about dt.
+
+        Raises:
+            SolverError: the solve diverged.
+        """
+
+
+class Splitting(Stepper):
+    """Transport and reaction in turns: Godunov's (first order), or Strang's (second order).
+
+    Strang's puts half steps of transport around one whole step of reaction, so the closure is asked
+    once a step. Source: G. Strang 1968, SIAM J. Numer. Anal. 5, 506.
+    """
+
+    model: SplitModel
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._unknown = np.zeros((ncomponent(self.model.unknowns), self.grid.ncells))
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """The unknowns in the owned cells, shape (ncomponent, ncells)."""
+        return self._unknown
+
+    def set_unknown(self, values: np.ndarray) -> None:
+        """Take over values of shape (ncomponent, ncells)."""
+        self._unknown[...] = values
+
+    def advance(self, step: int, now: float, dt: float) -> StepResult:
+        """Collective. Advance the unknowns from time `now` by dt."""
+        part = 0.5 if self.time.scheme == "strang" else 1.0
+        self.model.transport(self._unknown, now, part * dt)
+        self.ask(now, dt, self._unknown)
+        self.model.react(self._unknown, dt)
+        if part < 1.0:
+            self.model.transport(self._unknown, now + part * dt, (1.0 - part) * dt)
+        return StepResult(now + dt, dt)
+
+
+class PetscStepper(Stepper):
+    """Advances a method of lines, its one unknown in a PETSc vector."""
+
+    model: MethodOfLines
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.vector = self.grid.new_vector()
+        self._options_checked = False
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """The unknown in the owned cells, shape (1, ncells)."""
+        return self.vector.getArray(readonly=True)[None]
+
+    def set_unknown(self, values: np.ndarray) -> None:
+        """Take over values of shape (1, ncells)."""
+        self.vector.setArray(values.ravel())
+
+    def _ask(self, time: float, dt: float, vector) -> None:
+        self.ask(time, dt, vector.getArray(readonly=True)[None])
+
+    def advance(self, step: int, now: float, dt: float) -> StepResult:
+        """Collective. Advance the unknown from time `now` by about dt.
 
         Raises:
             SolverError: the solve diverged.
         """
         if self.macro.coupling == "lagged":
-            self.ask(now, dt, vector)
-        result = self._advance(vector, step, now, dt)
+            self._ask(now, dt, self.vector)
+        result = self._advance(self.vector, step, now, dt)
         if not self._options_checked:
             check_options_used(self.macro)
             self._options_checked = True
@@ -87,7 +162,7 @@ class DifferenceStage:
         end: time at the end of the step in s.
     """
 
-    model: MacroModel
+    model: MethodOfLines
     ask: Callable | None
     new: float
     history: np.ndarray
@@ -113,7 +188,7 @@ class DifferenceStage:
         return inertia - self.model.linear_product(vector)
 
 
-class BackwardDifferences(Stepper):
+class BackwardDifferences(PetscStepper):
     """Backward Euler, and BDF2 with variable steps (Hairer, Norsett, Wanner 1993, III.5)."""
 
     def __init__(self, *arguments):
@@ -124,7 +199,7 @@ class BackwardDifferences(Stepper):
         rtol = max(10.0 * self.macro.linear_tolerance, 1e-13) if lagged else self.macro.picard_tolerance
         self.solver = NonlinearSolver(self.grid, self.macro, rtol)
         if self.second_order:
-            self.previous = np.zeros(self.grid.ncells)
+            self.previous = np.zeros((1, self.grid.ncells))
 
     def _weights(self, dt: float) -> tuple[float, float, float]:
         """Weights of u(n+1), u(n), u(n-1) in dt du/dt."""
@@ -136,18 +211,18 @@ class BackwardDifferences(Stepper):
     def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
         new, old, older = self._weights(dt)
         start = vector.getArray().copy()
-        history = old * start + (older * self.previous if older else 0.0)
+        history = old * start + (older * self.previous[0] if older else 0.0)
         picard = self.macro.coupling == "picard"
-        stage = DifferenceStage(self.model, self.ask if picard else None, new, history, dt, now + dt)
+        stage = DifferenceStage(self.model, self._ask if picard else None, new, history, dt, now + dt)
         symmetric = self.model.is_symmetric() if not picard else False
         nonlinear, linear = self.solver.solve(vector, stage, symmetric, step)
         if self.second_order:
-            self.previous = start
+            self.previous = start[None]
         self.previous_dt = dt
         return StepResult(now + dt, dt, nonlinear, linear)
 
 
-class OneStep(Stepper):
+class OneStep(PetscStepper):
     """PETSc TS: explicit Runge-Kutta, or the implicit part of an additive one (ARKIMEX)."""
 
     def __init__(self, *arguments):
@@ -192,14 +267,14 @@ class OneStep(Stepper):
 
     def _rate(self, ts, time, vector, out) -> None:
         if self._stage_asks:
-            self.ask(time, ts.getTimeStep(), vector)
+            self._ask(time, ts.getTimeStep(), vector)
         with out as values:
             self.model.spatial(time, vector, values)
             np.divide(values, self.model.capacity, out=values)
 
     def _residual(self, ts, time, vector, rate, out) -> None:
         if self._stage_asks:
-            self.ask(time, ts.getTimeStep(), vector)
+            self._ask(time, ts.getTimeStep(), vector)
         with out as values:
             self.model.spatial(time, vector, values)
             np.divide(values, self.model.capacity, out=values)
@@ -238,7 +313,16 @@ class OneStep(Stepper):
         return StepResult(self.ts.getTime(), self.ts.getTimeStep(), nonlinear, linear)
 
 
+# time.scheme -> its stepper.
+STEPPERS: dict[str, type[Stepper]] = {
+    **dict.fromkeys((*RK_TYPES, *ARKIMEX_TYPES), OneStep),
+    **dict.fromkeys(("backward_euler", "bdf2"), BackwardDifferences),
+    **dict.fromkeys(SPLIT, Splitting),
+}
+
+
 def make_stepper(model: MacroModel, grid: Grid, time: TimeSection, macro: MacroSection, ask: Ask) -> Stepper:
-    """The stepper for a scheme of the case file."""
-    kind = BackwardDifferences if time.scheme in ("backward_euler", "bdf2") else OneStep
-    return kind(model, grid, time, macro, ask)
+    """The stepper for a scheme of the case file, with the model's initial values."""
+    stepper = STEPPERS[time.scheme](model, grid, time, macro, ask)
+    stepper.set_unknown(model.initial())
+    return stepper

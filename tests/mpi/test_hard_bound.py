@@ -67,7 +67,7 @@ def steady(comm, folder, wobble):
     simulation.start(overwrite=True)
     simulation.run()
     mine = np.zeros((2, NX * NY))
-    rows = simulation.vector.getArray(), simulation.answer.outputs[0]
+    rows = simulation.unknown[0], simulation.answer.outputs[0]
     mine[:, simulation.grid.ids] = rows
     whole = np.empty_like(mine)
     comm.Allreduce(mine, whole)

@@ -51,7 +51,7 @@ def run(comm, folder, **values):
     simulation.run()
     grid = simulation.grid
     whole = np.zeros(grid.total_cells)
-    whole[grid.ids] = simulation.vector.getArray()
+    whole[grid.ids] = simulation.unknown[0]
     total = np.empty_like(whole)
     comm.Allreduce(whole, total)
     total = total.reshape(grid.grid_shape)
@@ -132,9 +132,9 @@ def test_heat_is_conserved_between_insulated_sides(comm, agree, mpi_tmp_path):
     case = parse_case(text[:start] + text[text.index("[micro]") :], "insulated.toml")
     simulation = Simulation(case, comm, mpi_tmp_path, mpi_tmp_path / "out", quiet=True)
     simulation.start(overwrite=True)
-    before = comm.allreduce(simulation.vector.getArray().sum())
+    before = comm.allreduce(simulation.unknown[0].sum())
     simulation.run()
-    after = comm.allreduce(simulation.vector.getArray().sum())
+    after = comm.allreduce(simulation.unknown[0].sum())
     agree(comm, abs(after / before - 1.0) < 1e-9, f"{before} became {after}")
-    spread = comm.allreduce(float(np.ptp(simulation.vector.getArray())))
+    spread = comm.allreduce(float(np.ptp(simulation.unknown[0])))
     agree(comm, spread < 100.0 * comm.size, "heat flowed")

@@ -80,11 +80,13 @@ def test_after(comm):
     comm.Barrier()
 """
 
+QUICK = "10 passed, 0 failed, 2 skipped"
+
 
 def run_all(folder: Path, *parts: str, **files: str) -> subprocess.CompletedProcess:
     """Run a copy of tests/run_all over small tests; a name unit_x is the file unit/test_x.py."""
     tests = folder / "tests"
-    for name in ("unit", "mpi", "system"):
+    for name in ("unit", "mpi", "system", "long"):
         (tests / name).mkdir(parents=True)
     for name in ("run_all", "conftest.py", "launch.py"):
         shutil.copy(TESTS / name, tests / name)
@@ -97,9 +99,11 @@ def run_all(folder: Path, *parts: str, **files: str) -> subprocess.CompletedProc
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_run_all_counts_over_all_parts(tmp_path):
-    done = run_all(tmp_path, unit_a=GOOD, mpi_a=RANK_1_FAILS.replace("== 3", "== 9"), system_a=GOOD)
-    assert done.stdout.splitlines()[-1] == "10 passed, 0 failed, 2 skipped"
+@pytest.mark.parametrize(("parts", "counts"), [((), "11 passed, 0 failed, 3 skipped"), (("quick",), QUICK)])
+def test_run_all_counts_over_all_parts(tmp_path, parts, counts):
+    everywhere = RANK_1_FAILS.replace("== 3", "== 9")
+    done = run_all(tmp_path, *parts, unit_a=GOOD, mpi_a=everywhere, system_a=GOOD, long_a=GOOD)
+    assert done.stdout.splitlines()[-1] == counts
     assert done.returncode == 0
 
 
