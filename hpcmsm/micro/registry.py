@@ -19,6 +19,7 @@ from hpcmsm.micro.base import MicroModel
 MODELS = {
     "unit_cell": "hpcmsm.micro.unit_cell_case",
     "constant": "hpcmsm.micro.constant",
+    "tt06": "hpcmsm.micro.tt06",
 }
 
 

@@ -11,7 +11,7 @@ from hpcmsm.errors import ConfigError, MicroError, ShapeError
 from hpcmsm.fields import Field
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.constant import Constant
-from hpcmsm.micro.registry import make_micro
+from hpcmsm.micro.registry import MODELS, make_micro
 from hpcmsm.micro.trial import try_out
 
 TEMPERATURE = Field("temperature", unit="K", lower=200.0, upper=2000.0)
@@ -312,7 +312,7 @@ def test_constant_is_isotropic(tmp_path, ndim, diagonal):
     "model, options, words",
     [
         ("constnat", {}, ["micro.model", "'constnat'", "did you mean 'constant'?"]),
-        ("zzz", {}, ["micro.model", "known are unit_cell, constant, or 'module:Class'"]),
+        ("zzz", {}, ["micro.model", f"known are {', '.join(MODELS)}, or 'module:Class'"]),
         ("constant", {"conductivty": 1.0}, ["'micro.conductivty'", "did you mean 'micro.conductivity'?"]),
         ("constant", {"conductivity": "much"}, ["micro.conductivity must be a number", "'much'"]),
         ("constant", {"conductivity": -1.0}, ["micro.conductivity must be greater than 0"]),
