@@ -20,6 +20,7 @@ MODELS = {
     "unit_cell": "hpcmsm.micro.unit_cell_case",
     "constant": "hpcmsm.micro.constant",
     "tt06": "hpcmsm.micro.tt06",
+    "grain": "hpcmsm.micro.grain",
 }
 
 
