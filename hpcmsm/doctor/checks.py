@@ -265,6 +265,18 @@ def check_vtk() -> Finding:
     return Finding("vtk", True, vtkVersion.GetVTKVersion(), optional=True)
 
 
+def check_cantera() -> Finding:
+    try:
+        import cantera
+    except ImportError as error:
+        return missing(
+            "cantera", error, "pip install 'hpcmsm[chemistry]', for micro.model = \"cantera\"", optional=True
+        )
+    release = tuple(int(part) for part in re.findall(r"\d+", cantera.__version__)[:2])
+    advice = "pip install 'cantera>=3.2'"
+    return Finding("cantera", release >= (3, 2), cantera.__version__, advice, optional=True)
+
+
 CHECKS = {
     "python": check_python,
     "mpi4py": check_mpi,
@@ -276,6 +288,7 @@ CHECKS = {
     "kernels": check_kernels,
     "gpu": check_gpu,
     "vtk": check_vtk,
+    "cantera": check_cantera,
 }
 
 

@@ -15,12 +15,14 @@ from hpcmsm.config import CellField, Material, MicroSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.micro.base import MicroModel
 
-# name -> module whose `from_case(section, materials, fields, read_image)` builds the model.
+# name -> module whose `from_case(section, materials, fields, read_image)` builds the model; one that reads
+# files of its own also takes `folder`.
 MODELS = {
     "unit_cell": "hpcmsm.micro.unit_cell_case",
     "constant": "hpcmsm.micro.constant",
     "tt06": "hpcmsm.micro.tt06",
     "grain": "hpcmsm.micro.grain",
+    "cantera": "hpcmsm.micro.chemistry",
 }
 
 
@@ -49,7 +51,9 @@ def make_micro(
             f"did you mean '{close[0]}'?" if close else f"known are {', '.join(MODELS)}, or 'module:Class'"
         )
         raise ConfigError(f"micro.model must be a known model, got '{section.model}'; {advice}")
-    return importlib.import_module(MODELS[section.model]).from_case(section, materials, fields, read_image)
+    builder = importlib.import_module(MODELS[section.model]).from_case
+    also = {"folder": folder} if "folder" in inspect.signature(builder).parameters else {}
+    return builder(section, materials, fields, read_image, **also)
 
 
 def _user_model(section: MicroSection, folder: Path) -> MicroModel:

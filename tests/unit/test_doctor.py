@@ -114,3 +114,4 @@ def test_foreign_mpirun_is_told(monkeypatch, tmp_path):
 def test_absent_gpu_is_no_error(findings):
     assert findings["gpu"].optional
     assert findings["vtk"].optional
+    assert findings["cantera"].optional

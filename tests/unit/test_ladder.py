@@ -22,6 +22,7 @@ ROOMS = (
     "summary",
     "progress",
     "kernels",
+    "mixture",
     "grid",
     "micro",
     "surrogate",
@@ -46,6 +47,7 @@ LIBRARIES = {
     "torch": {"surrogate"},
     "cupy": {"kernels"},
     "optuna": {"offline"},
+    "cantera": {"micro"},
 }
 # The doctor looks at every library, inside functions.
 EXCEPTION = "doctor"

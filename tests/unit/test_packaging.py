@@ -62,6 +62,7 @@ def test_wheel_states_version_script_and_extras(wheel):
         "vtk",
         "forest",
         "tune",
+        "chemistry",
         "dev",
     }
     assert "Requires-Python: >=3.11" in metadata
