@@ -110,7 +110,10 @@ class Mixture:
         return density, diffusion
 
     def conserve(self, before: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-        """Mass fractions (nspecies, n) moved by the least relative change to the element masses of `before`."""
+        """Mass fractions (nspecies, n) with the element masses that `before` has.
+
+        They are moved by the smallest relative change that does it.
+        """
         fractions = fractions.copy()
         self._kernels["conserve"](
             **self._sizes(fractions),

@@ -19,7 +19,7 @@ from hpcmsm.config import Count, MicroSection, Section, validate
 from hpcmsm.errors import ConfigError, SetupError
 from hpcmsm.fields import Field
 from hpcmsm.micro.base import MicroModel
-from hpcmsm.mixture import Mixture
+from hpcmsm.mixture import GAS_CONSTANT, Mixture
 
 COLDEST, HOTTEST = 200.0, 5000.0  # K, beyond which no mechanism means anything
 # Status of a cell.
@@ -181,20 +181,12 @@ def mixture_of(gas, pressure: float) -> Mixture:
         ConfigError: its species are not described by two NASA polynomials of seven coefficients.
     """
     weights = gas.molecular_weights / 1000.0
-    per_mass = gas.atomic_weights / gas.molecular_weights[:, None]
-    share = np.array([[gas.n_atoms(s, e) for s in gas.species_names] for e in gas.element_names])
-    thermo = [_polynomials(species) for species in gas.species()]
+    atoms = np.array([[gas.n_atoms(s, e) for s in gas.species_names] for e in gas.element_names])
+    share = atoms * gas.atomic_weights[:, None] / gas.molecular_weights
+    thermo = np.array([_polynomials(species) for species in gas.species()])
     # From units of the gas constant to those of mass, but for the temperature between the polynomials.
-    per_gas_constant = 8.31446261815324 / weights
-    thermo = np.array([[row[0], *(row[1:] * factor)] for row, factor in zip(thermo, per_gas_constant)])
-    return Mixture(
-        tuple(gas.species_names),
-        weights,
-        thermo,
-        np.ascontiguousarray(share * per_mass.T),
-        pressure,
-        _conduction(gas),
-    )
+    thermo[:, 1:] *= (GAS_CONSTANT / weights)[:, None]
+    return Mixture(tuple(gas.species_names), weights, thermo, share, pressure, _conduction(gas))
 
 
 def _polynomials(species) -> np.ndarray:

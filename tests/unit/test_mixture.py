@@ -37,8 +37,10 @@ def twin_conserve(share, before, fractions):
     after = fractions.copy()
     for cell in range(fractions.shape[1]):
         y = fractions[:, cell]
-        wanted = share @ (before[:, cell] - y)
-        after[:, cell] = y + y * np.linalg.lstsq(share * y, wanted, rcond=1e-7)[0]
+        rows = share * y
+        size = np.linalg.norm(rows, axis=1)
+        rows, wanted = rows / size[:, None], share @ (before[:, cell] - y) / size
+        after[:, cell] = y + y * np.linalg.lstsq(rows, wanted, rcond=1e-7)[0]
     return after
 
 
@@ -98,7 +100,10 @@ def arguments(mixture, states, dtype):
     state = {"temperature": temperature, "fractions": fractions}
     enthalpy = mixture.enthalpy(*states).astype(dtype)
     guess = np.full(n, 1200, dtype)
-    properties = {"moles": (1 / mixture.weights).astype(dtype), "conduction": mixture.conduction.astype(dtype)}
+    properties = {
+        "moles": (1 / mixture.weights).astype(dtype),
+        "conduction": mixture.conduction.astype(dtype),
+    }
     properties |= {"pressure_over_r": PRESSURE / 8.314, "density": np.empty(n, dtype)}
     moved = fractions * dtype(1.001)
     return {
