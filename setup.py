@@ -66,6 +66,7 @@ setup(
             "nvidia-cuda-nvrtc-cu12",
             "tifffile",
             "scikit-learn",
+            "mapie",
             "pandas",
             "setuptools",
             "wheel",
