@@ -95,10 +95,11 @@ def _make_closure(case: Case, micro: MicroModel, comm, folder: Path, timers: Tim
         return direct
     # Imported here: a run without a surrogate needs no torch.
     from hpcmsm.closure.gate import Gate
+    from hpcmsm.closure.tolerance import Tolerance
     from hpcmsm.surrogate.registry import make_surrogate
     from hpcmsm.surrogate.replay import ReplayBuffer
 
-    goal = case.gate.tolerance / 10.0
+    goal = Tolerance(case.gate.tolerance, micro.outputs).goal
     model = _read_model(case, micro, folder)
     section = case.surrogate
     if model is not None:  # a model brings its own sizes
@@ -137,4 +138,5 @@ def _preload(gate, model) -> None:
     gate.surrogate.load_state(model.state)
     gate.replay.add(model.training)
     gate.trained_size = len(gate.replay)
-    gate.calibration.add(model.calibration, gate.surrogate)
+    gate.tolerance.learn(gate.replay.samples.outputs)
+    gate.calibration.add(model.calibration, gate.predictor)

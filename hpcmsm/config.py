@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
 from pydantic import Field as Key
 
 from hpcmsm.errors import ConfigError
@@ -39,6 +39,36 @@ def quantity(unit: str):
             ) from None
 
     return BeforeValidator(read)
+
+
+def read_tolerance(value) -> tuple[float, str | None]:
+    """A tolerance as (number, unit): 2e-3 has no unit and is relative, "0.01 W/(m K)" is in that unit.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    number, unit = value, None
+    if isinstance(value, str):
+        first, _, rest = value.strip().partition(" ")
+        unit = " ".join(rest.split()) or None
+        try:
+            number = float(first) if unit else None
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError("must be a number, or a text of a number and a unit such as '0.01 W/(m K)'")
+    if not number > 0:
+        raise ValueError("must be greater than 0")
+    if unit is None and not number < 1:
+        raise ValueError("must be less than 1, being relative")
+    return float(number), unit
+
+
+def _checked_tolerance(value):
+    """Unchanged, if every part of it can be read."""
+    for part in value.values() if isinstance(value, dict) else (value,):
+        read_tolerance(part)
+    return value
 
 
 Length = Annotated[float, quantity("m"), Key(gt=0, allow_inf_nan=False)]
@@ -216,9 +246,13 @@ class SurrogateSection(Section):
 
 
 class GateSection(Section):
-    """When a surrogate's answer is good enough."""
+    """When a surrogate's answer is good enough.
 
-    tolerance: Annotated[float, Key(gt=0, lt=1)] = 2e-3
+    tolerance: a number, relative to the size of the output; or a text with the output's unit, such as
+    "0.01 W/(m K)"; or a table of these, one per output.
+    """
+
+    tolerance: Annotated[Any, PlainValidator(_checked_tolerance)] = 2e-3
     coverage: Annotated[float, Key(gt=0.5, lt=1)] = 0.99
     audit: Annotated[float, Key(gt=0, le=0.5)] = 0.01
     novelty: Annotated[float, Key(gt=0)] = 0.05

@@ -84,7 +84,10 @@ def _error_rows(summary: dict) -> list[tuple[str, ...]]:
     rows = [(text, number(error[key], 3)) for key, text in names.items() if error.get(key) is not None]
     if not rows:
         return []
-    if summary.get("tolerance") is not None:
+    text = summary.get("tolerance_text")
+    if text is not None and summary.get("tolerance") == 1.0:  # a relative one is below 1
+        rows.append(("tolerance; errors are in parts of the tolerance", text))
+    elif summary.get("tolerance") is not None:
         rows.append(("tolerance", number(summary["tolerance"], 3)))
     if coverage.get("obtained") is not None:
         asked = f" (asked {100 * coverage['asked']:.1f} %)" if coverage.get("asked") is not None else ""

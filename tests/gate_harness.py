@@ -44,6 +44,7 @@ class TellTale(Surrogate):
     """Errs as the inputs say; every operation is exact to the bit on any part of the cells."""
 
     inputs, outputs = INPUTS, OUTPUTS
+    goal = 1e-3
 
     def __init__(self, version: int = 1):
         self.version = version

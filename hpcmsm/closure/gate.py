@@ -16,7 +16,9 @@ from hpcmsm.batch import MICRO, SURROGATE, Answer, Batch
 from hpcmsm.closure.base import Closure
 from hpcmsm.closure.calibration import Calibration
 from hpcmsm.closure.ledger import Ledger
+from hpcmsm.closure.predictor import Predictor
 from hpcmsm.closure.records import Records
+from hpcmsm.closure.tolerance import Tolerance
 from hpcmsm.config import GateSection, SurrogateSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field, rows_of
@@ -78,6 +80,8 @@ class Gate(Closure):
             )
         self.inner, self.micro, self.surrogate, self.replay = inner, micro, surrogate, replay
         self.gate, self.training = gate, training
+        self.tolerance = Tolerance(gate.tolerance, inner.outputs)
+        self.predictor = Predictor(surrogate, micro, self.tolerance)
         self.comm, self.seed, self.timers = comm, seed, timers
         self.inputs, self.outputs, self.micro_state = inner.inputs, inner.outputs, inner.micro_state
         self.calibration = Calibration(
@@ -105,7 +109,7 @@ class Gate(Closure):
         if self.surrogate.version == 0:
             noutput = sum(field.size for field in self.outputs)
             return np.zeros((noutput, batch.ncells)), np.full(batch.ncells, np.inf)
-        return self.surrogate.predict(batch.inputs)
+        return self.predictor.predict(batch.inputs)
 
     def _judge(self, batch: Batch, predicted: np.ndarray, score: np.ndarray) -> Verdict:
         """Decide for every cell. Inside a step cells may only leave the surrogate, never join it.
@@ -117,7 +121,7 @@ class Gate(Closure):
             return Verdict(~none, none, none)
         candidate = self.micro.admissible(batch.inputs, predicted)
         candidate &= self.replay.distance(batch.inputs) <= self.gate.novelty
-        accepted = candidate & (self.calibration.bound(score) <= self.gate.tolerance)
+        accepted = candidate & (self.calibration.bound(score) <= self.tolerance.allowed(predicted))
         if self._frozen is not None and self._frozen[0] == batch.step:
             accepted &= self._frozen[1]
             audited = accepted & self._frozen[2]
@@ -141,7 +145,7 @@ class Gate(Closure):
         if batch.iteration == 0:
             error = np.full(asked.size, np.inf)
             if self.surrogate.version and asked.size:
-                error = self.surrogate.misfit(guess, truth.outputs)
+                error = self.predictor.told(guess, truth.outputs)
             self.records.note(
                 batch.step,
                 batch.ids[asked],
@@ -155,11 +159,12 @@ class Gate(Closure):
     def _enter_audits(self, guess, truth, score, was_audited) -> None:
         guess = np.ascontiguousarray(guess[:, was_audited])
         truth = np.ascontiguousarray(truth[:, was_audited])
-        error = self.surrogate.misfit(guess, truth)
-        self.ledger.audits(error, signed_error(self.outputs, guess, truth))
+        told = self.predictor.told(guess, truth)
+        self.ledger.audits(told, signed_error(self.outputs, guess, truth))
+        missed = self.predictor.misfit(guess, truth) > self.calibration.bound(score[was_audited])
         self.ledger.count(
-            missed=(error > self.calibration.bound(score[was_audited])).sum(),
-            beyond=(error > self.gate.tolerance).sum(),
+            missed=missed.sum(),
+            beyond=(told > self.tolerance.limit).sum(),
         )
 
     def _merge(self, batch: Batch, asked: np.ndarray, truth: Answer, predicted: np.ndarray) -> Answer:
@@ -182,13 +187,14 @@ class Gate(Closure):
             figures = self.ledger.close_step()
             self.calibration.follow(figures["audited"], figures["missed"])
             chosen = self.records.gather(step, self.gate.audit)
-            self.calibration.add(chosen.calibration, self.surrogate)
-            self.replay.add(chosen.training, chosen.training_error, self.gate.tolerance)
+            self.calibration.add(chosen.calibration, self.predictor)
+            self.replay.add(chosen.training, chosen.training_error, self.tolerance.limit)
         if self._training_is_due(figures):
             with self.timers.phase("train"):
+                self._aim(self.replay.samples.outputs)
                 self.surrogate.train(self.replay.samples)
                 self.trained_size = len(self.replay.samples)
-                self.calibration.rescore(self.surrogate)
+                self.calibration.rescore(self.predictor)
         figures.update(
             q=self.calibration.q,
             alpha=self.calibration.alpha,
@@ -196,6 +202,11 @@ class Gate(Closure):
             samples=len(self.replay.samples),
         )
         return figures
+
+    def _aim(self, outputs: np.ndarray) -> None:
+        """Let a tolerance in units know the sizes of the outputs, and the surrogate what that asks of it."""
+        self.tolerance.learn(outputs)
+        self.surrogate.goal = self.tolerance.goal
 
     def _training_is_due(self, figures: dict[str, float]) -> bool:
         size = len(self.replay.samples)
@@ -218,7 +229,8 @@ class Gate(Closure):
                 "versions": self.surrogate.version,
             },
             "audit_error": ledger.audit_errors(),
-            "tolerance": self.gate.tolerance,
+            "tolerance": self.tolerance.limit,
+            "tolerance_text": self.tolerance.text,
             "coverage": {
                 "asked": self.gate.coverage,
                 "obtained": 1.0 - ledger["beyond"] / audited if audited else None,
@@ -237,6 +249,7 @@ class Gate(Closure):
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a restart needs, as named arrays, equal on every rank."""
         arrays = {"trained_size": np.array([self.trained_size], dtype=np.int64)}
+        arrays["norm"], arrays["sizes"] = self.tolerance.norm, self.tolerance.sizes.copy()
         for part, owner in self._parts().items():
             arrays.update({f"{part}/{name}": array for name, array in owner.state().items()})
         return arrays
@@ -247,6 +260,12 @@ class Gate(Closure):
         for part, owner in self._parts().items():
             prefix = f"{part}/"
             owner.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})
+        if np.array_equal(state["norm"], self.tolerance.norm):
+            self.tolerance.sizes = np.array(state["sizes"])
+            self.surrogate.goal = self.tolerance.goal
+        else:  # resumed with another tolerance, in whose norm nothing was measured yet
+            self._aim(self.replay.samples.outputs)
+            self.calibration.rescore(self.predictor)
 
 
 def signed_error(fields: tuple[Field, ...], predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -50,6 +50,19 @@ class MicroModel(ABC):
         """
         return within_bounds(self.outputs, outputs)
 
+    def conserved(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Sums that the outputs of every cell keep exactly: A outputs = b, as (A, b), or None.
+
+        For example that mass fractions add up to 1, or that each element leaves as it came in.
+        Answers of a surrogate are moved onto these sums before anything else is asked of them.
+
+        Args:
+            inputs: shape (ninput, n).
+        Returns:
+            A of shape (nsum, noutput), the same for all cells, and b of shape (nsum, n).
+        """
+        return None
+
     def lift(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """A state that belongs to these inputs and outputs; only for history "liftable"."""
         raise MicroError(

@@ -15,6 +15,8 @@ from hpcmsm.micro.base import History, MicroModel
 MOST_CELLS = 5
 # Relative change that tells cells apart whose inputs are all the same, as they are in a uniform start.
 NUDGE = 1e-6
+# Relative error that a solver may leave in a sum which its model says it keeps.
+CONSERVED_TO = 1e-6
 
 
 def try_out(micro: MicroModel, batch: Batch) -> None:
@@ -35,6 +37,7 @@ def try_out(micro: MicroModel, batch: Batch) -> None:
     given = some.inputs.copy(), some.state.copy()
     first = _ask(micro, some, name)
     _check_solved(some, first, name)
+    _check_conserved(micro, some.inputs, first.outputs, name)
     if not (_same(some.inputs, given[0]) and _same(some.state, given[1])):
         raise MicroError(
             f"{name}.evaluate must not change its arguments, but batch.inputs or batch.state was changed; "
@@ -112,6 +115,28 @@ def _check_solved(batch: Batch, answer: Answer, name: str) -> None:
                 f"{_shown(getattr(answer, what)[:, bad[0]])} for cell {batch.ids[bad[0]]} (inputs "
                 f"{_shown(batch.inputs[:, bad[0]])}); check inputs and parameters"
             )
+
+
+def _check_conserved(micro: MicroModel, inputs: np.ndarray, outputs: np.ndarray, name: str) -> None:
+    """Whether the sums that the model declares have the right shapes, and its own answers keep them."""
+    declared = micro.conserved(inputs)
+    if declared is None:
+        return
+    sums, totals = (np.asarray(part, dtype=float) for part in declared)
+    noutput, ncells = outputs.shape
+    if sums.ndim != 2 or sums.shape[1] != noutput or totals.shape != (sums.shape[0], ncells):
+        raise MicroError(
+            f"{name}.conserved must return A of shape (nsum, {noutput}) and b of shape (nsum, {ncells}), got "
+            f"{sums.shape} and {totals.shape}; give one column per output, and one total per sum and cell"
+        )
+    apart = np.abs(sums @ outputs - totals)
+    allowed = CONSERVED_TO * (np.abs(sums) @ np.abs(outputs) + np.abs(totals))
+    if (apart > allowed).any():
+        row, cell = np.argwhere(apart > allowed)[0]
+        raise MicroError(
+            f"{name} must keep the sums that its 'conserved' declares, got {(sums @ outputs)[row, cell]:.9g} "
+            f"instead of {totals[row, cell]:.9g} in sum {row} (inputs {_shown(inputs[:, cell])}); correct it"
+        )
 
 
 def _restored(batch: Batch) -> Batch:

@@ -73,9 +73,11 @@ class Run:
 
     @property
     def tolerance(self) -> float | None:
-        """Error that the gate allows, relative to the scale of the output."""
+        """Error that the gate allows, relative to the size of the output; 1 where it was given in units."""
         given = (self.summary or {}).get("tolerance")
-        return given if given is not None else self.config.get("gate", {}).get("tolerance")
+        if given is None:
+            given = self.config.get("gate", {}).get("tolerance")
+        return 1.0 if isinstance(given, str | dict) else given
 
     def column(self, name: str) -> np.ndarray:
         """A column of steps.csv, all nan if it has none of that name."""

@@ -50,11 +50,16 @@ class Surrogate(ABC):
     Errors and scores share one norm, `misfit`: for a tensor field the Frobenius norm of the
     difference over that of the prediction, for any other field the difference over the root mean
     square of that field in the training data; the largest over the fields of a cell.
+
+    Attributes:
+        version: 0 before the first training.
+        goal: relative error that training aims at.
     """
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
-    version: int = 0  # 0: never trained
+    version: int = 0
+    goal: float
 
     @abstractmethod
     def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

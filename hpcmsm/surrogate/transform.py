@@ -134,10 +134,15 @@ def misfit(
     worst = np.zeros(predicted.shape[1])
     for number, (field, row) in enumerate(zip(fields, rows_of(fields).values(), strict=True)):
         apart = _length(field, predicted[row] - truth[row])
-        whole = _length(field, predicted[row]) if field.spd else scales[number]
+        whole = size(field, scales[number], predicted[row])
         with np.errstate(divide="ignore", invalid="ignore"):
             worst = np.maximum(worst, apart / whole)  # a NaN wins
     return worst
+
+
+def size(field: Field, scale: float, predicted: np.ndarray) -> np.ndarray:
+    """What errors of a field (size, n) are relative to (n,): a tensor's own size, any other's scale."""
+    return _length(field, predicted) if field.spd else np.full(predicted.shape[1], scale)
 
 
 def _length(field: Field, rows: np.ndarray) -> np.ndarray:
