@@ -80,7 +80,12 @@ def _closure_rows(summary: dict) -> list[tuple[str, ...]]:
 
 def _error_rows(summary: dict) -> list[tuple[str, ...]]:
     error, coverage = summary.get("audit_error") or {}, summary.get("coverage") or {}
-    names = {"mean_signed": "mean, signed", "p50": "median", "p99": "99th percentile", "max": "largest"}
+    names = {
+        "mean_signed": "mean, signed, relative",
+        "p50": "median",
+        "p99": "99th percentile",
+        "max": "largest",
+    }
     rows = [(text, number(error[key], 3)) for key, text in names.items() if error.get(key) is not None]
     if not rows:
         return []

@@ -176,7 +176,7 @@ def test_the_summary_states_counts_errors_times_fields_and_files():
     assert cells_of(text, "audited (")[1:] == ["200", "2.50 %"]
     assert cells_of(text, "fallback")[1:] == ["800", "10.00 %"]
     assert cells_of(text, "surrogate versions")[1:] == ["4"]
-    assert cells_of(text, "mean, signed")[1:] == ["-1.25e-05"]
+    assert cells_of(text, "mean, signed, relative")[1:] == ["-1.25e-05"]
     assert cells_of(text, "99th percentile")[1:] == ["0.0009"]
     assert cells_of(text, "audits within")[1:] == ["98.5 % (asked 99.0 %)"]
     assert cells_of(text, "micro")[1:] == ["6.000", "5.000", "7.000", "75.0 %", "150"]
