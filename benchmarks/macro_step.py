@@ -9,11 +9,12 @@ numbers, and are then timed in turns:
     stencil      the program's kernel alone, K diagonal; the division of its harmonic means is in `use`
     cross        the same with cross terms
     use          what a new K costs: its exchange and the conductances of the faces
-    step         the whole step: ghost exchange, sides, stencil, heat capacity, PETSc's Euler method; K frozen
+    step         the whole step of Forward Euler: ghost exchange, sides, stencil, heat capacity; K frozen
     spatial      ghost exchange and stencil, as the program calls them
     plain_c      a C loop over the same arrays and the same harmonic means, as one writes it
     plain_c_mean a C loop with one conductivity and arithmetic means: two (three) arrays fewer, no division
     numpy        slices of whole arrays
+    devito_...   the step as Devito compiles it, see devito_step.py; with --devito, after the others
     triad        a = b + s c over arrays that no cache holds, for the bandwidth: again and again, and in turns
 
 A repeat on several ranks takes as long as its slowest rank.
@@ -93,6 +94,8 @@ def main(arguments: list[str] | None = None) -> dict:
         result["provenance"] = {**part["provenance"], "command": command}
         del result["provenance"]["nranks"]
         result["rows"] += part["rows"]
+    if options.devito:
+        _add_devito(result, options)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=2) + "\n")
@@ -105,9 +108,25 @@ def _options(arguments):
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--small", action="store_true", help="grids of some 1000 cells, to try it")
     parser.add_argument("--launcher", default="mpirun -n {}", help="{} stands for the number of ranks")
+    parser.add_argument("--devito", help="a Python that has Devito, in an environment of its own")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+def _add_devito(result: dict, options) -> None:
+    """Put Devito's rates into the rows of one rank."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "devito.json"
+        command = [options.devito, str(FOLDER / "devito_step.py"), str(target)]
+        subprocess.run(command + ["--small"] * options.small, check=True)
+        found = json.loads(target.read_text())
+    result["devito"] = found["devito"]
+    for row in result["rows"]:
+        if row["nranks"] == 1:
+            rates = found["mcells_per_s"][row["case"]]
+            row["mcells_per_s"] |= {f"devito_{form}": rate for form, rate in rates.items()}
+            print(row["case"], *(f"devito_{form} {rate['best']:.0f}" for form, rate in rates.items()))
 
 
 def _launch(nranks: int, options) -> dict:
@@ -230,6 +249,8 @@ class Problem:
             **self.arguments,
             cross=self.cross if cross else None,
             temperature=self.temperature,
+            dt=0.0,
+            capacity=None,
             divergence=self.out.reshape(self.grid.rank_shape),
         )
         return self.out
@@ -329,8 +350,8 @@ def _parts(row: dict, ndim: int) -> dict:
     """How near to the triad's bandwidth they are: bytes that must move, counted as in the triad."""
     # The conductivity of every axis (one for all in plain_c_mean), the temperature, and the result.
     nbytes = {"stencil": 8 * (ndim + 2), "plain_c": 8 * (ndim + 2), "plain_c_mean": 24}
-    # Besides: the copy with ghosts, the division by the capacity, and PETSc's copy and sum of vectors.
-    nbytes["step"] = nbytes["stencil"] + 16 + 24 + 16 + 24
+    # Besides: the copy with ghosts, and the heat capacity.
+    nbytes["step"] = nbytes["stencil"] + 16 + 8
     limit = row["triad_gb_per_s"]["best"] * 1e3
     return {work: row["mcells_per_s"][work]["best"] * n / limit for work, n in nbytes.items()}
 

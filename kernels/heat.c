@@ -15,6 +15,8 @@
 //                temperature by h/(2k) k_cross slope and enters through the same coefficient: fully at a
 //                given temperature, not at all at a given flux.
 //
+// With a heat capacity the same kernels take Forward Euler's whole step: every array is read once.
+//
 // What is given at the faces of a side: coefficient [W/(m2 K)], value [K], flux [W/m2], and the share [1] of
 // the cross part that enters: coefficient * h/(2k).
 
@@ -136,7 +138,9 @@ KERNEL heat_divergence_1d(
     const real *faces,        // (1, nx + 2) [W/(m3 K)] what heat_faces gives
     const real *temperature,  // (nx + 2) [K] with ghosts
     const real *side_x,       // (2, 4, 1) [SI] sides x- x+: coefficient, value, flux, share
-    real *divergence          // (nx) [W/m3] div(K grad T)
+    real dt,                  // [s] length of the step, where a capacity is given
+    const real *capacity,     // optional (nx) [J/(m3 K)] heat capacity rho c
+    real *divergence          // (nx) [W/m3] div(K grad T); with a capacity [K] T after dt
 ) {
     FOR_EACH_CELL(i, nx) {
         const real *t = temperature + i + 1, *face = faces + i + 1;
@@ -146,7 +150,7 @@ KERNEL heat_divergence_1d(
             sum += side_source(side_x, 1, 0, t[0], x.per_h);
         if (x.ahead == 0)
             sum += side_source(side_x + 4, 1, 0, t[0], x.per_h);
-        divergence[i] = sum;
+        divergence[i] = capacity ? t[0] + dt * sum / capacity[i] : sum;
     }
 }
 
@@ -162,7 +166,9 @@ KERNEL heat_divergence_2d(
     const real *temperature,  // (ny + 2, nx + 2) [K] with ghosts
     const real *side_x,       // (2, 4, ny) [SI] sides x- x+: coefficient, value, flux, share
     const real *side_y,       // (2, 4, nx) [SI] sides y- y+
-    real *divergence          // (ny, nx) [W/m3] div(K grad T)
+    real dt,                  // [s] length of the step, where a capacity is given
+    const real *capacity,     // optional (ny, nx) [J/(m3 K)] heat capacity rho c
+    real *divergence          // (ny, nx) [W/m3] div(K grad T); with a capacity [K] T after dt
 ) {
     FOR_EACH_ROW(row, ny) {
         long stride = nx + 2, n = (ny + 2) * stride, start = (row + 1) * stride + 1;
@@ -199,6 +205,8 @@ KERNEL heat_divergence_2d(
                         result[i] += side_shift(side, nx, i, high, kxy[i] * slope(t + i, x), R(1) / hy);
                     }
             }
+        if (capacity)
+            FOR_EACH_IN_ROW(i, 0, nx) result[i] = t[i] + dt * result[i] / capacity[row * nx + i];
     }
 }
 
@@ -217,7 +225,9 @@ KERNEL heat_divergence_3d(
     const real *side_x,       // (2, 4, nz, ny) [SI] sides x- x+: coefficient, value, flux, share
     const real *side_y,       // (2, 4, nz, nx) [SI] sides y- y+
     const real *side_z,       // (2, 4, ny, nx) [SI] sides z- z+
-    real *divergence          // (nz, ny, nx) [W/m3] div(K grad T)
+    real dt,                  // [s] length of the step, where a capacity is given
+    const real *capacity,     // optional (nz, ny, nx) [J/(m3 K)] heat capacity rho c
+    real *divergence          // (nz, ny, nx) [W/m3] div(K grad T); with a capacity [K] T after dt
 ) {
     FOR_EACH_ROW(row, ny * nz) {
         long j = row % ny, l = row / ny;
@@ -274,6 +284,8 @@ KERNEL heat_divergence_3d(
                         result[i] += side_shift(side, nface, face + i, high, along, R(1) / hz);
                     }
             }
+        if (capacity)
+            FOR_EACH_IN_ROW(i, 0, nx) result[i] = t[i] + dt * result[i] / capacity[row * nx + i];
     }
 }
 

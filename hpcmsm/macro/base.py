@@ -73,6 +73,12 @@ class MethodOfLines(MacroModel):
         Written into `out` where given, which must not be the array of u.
         """
 
+    def forward_euler(self, time: float, dt: float, vector) -> None:
+        """Collective. u += dt L(t, u) / C(u) in place, for the global PETSc vector u."""
+        rate = self.spatial(time, vector) / self.capacity
+        with vector as owned:
+            owned += dt * rate
+
     @abstractmethod
     def linear_coefficients(self, time: float, vector) -> np.ndarray:
         """dL/du with frozen closure outputs: rows centre, x-, x+[, y-, y+, ...], (1 + 2 ndim, ncells)."""

@@ -161,8 +161,19 @@ class Heat(MethodOfLines):
             out += self._source(time, owned)
         return out
 
-    def _apply(self, vector, sides: dict[str, np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
-        """Collective. div(K grad T) with the given sides, shape (ncells,)."""
+    def forward_euler(self, time: float, dt: float, vector) -> None:
+        """Collective. T += dt (div(K grad T) + Q) / (rho c) in place, for the global PETSc vector T."""
+        if self._has_source:
+            super().forward_euler(time, dt, vector)
+            return
+        sides = self._side_values(time, vector.getArray(readonly=True))
+        capacity = np.ascontiguousarray(np.broadcast_to(self.capacity, self.grid.ncells))
+        with vector as owned:
+            # The kernel reads a copy with ghosts, so that it may write where T stands.
+            self._apply(vector, sides, owned, dt, capacity.reshape(self.grid.rank_shape))
+
+    def _apply(self, vector, sides, out=None, dt=0.0, capacity=None) -> np.ndarray:
+        """Collective. div(K grad T) with the given sides, shape (ncells,); see heat.c for a capacity."""
         out = np.empty(self.grid.ncells) if out is None else out
         shape = self.grid.rank_shape
         cross = {}
@@ -176,6 +187,8 @@ class Heat(MethodOfLines):
             **cross,
             faces=self._faces,
             temperature=self.grid.ghosted(vector, self._local),
+            dt=dt,
+            capacity=capacity,
             divergence=out.reshape(shape),
         )
         return out

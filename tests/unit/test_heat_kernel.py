@@ -65,14 +65,14 @@ def stencil_arguments(n, h, physical, conductivity, sides, cross, **options):
     return arguments, {"cross": terms if cross else None}
 
 
-def run(name, n, h, physical, conductivity, sides, temperature=None, cross=1):
+def run(name, n, h, physical, conductivity, sides, temperature=None, cross=1, dt=0.0, capacity=None):
     """Call a kernel of heat.c; n and h in the order x, y(, z)."""
     ndim = len(n)
     shape = tuple(reversed(n))
     arguments, terms = stencil_arguments(n, h, physical, conductivity, sides, cross)
     if name == "divergence":
         out = np.full(shape, np.nan)
-        arguments |= {**terms, "temperature": temperature, "divergence": out}
+        arguments |= {**terms, "temperature": temperature, "dt": dt, "capacity": capacity, "divergence": out}
     else:
         out = np.full((2 + 2 * ndim, *shape), np.nan)
         arguments |= {"coefficients": out}
@@ -183,6 +183,18 @@ def every_mixture(ndim):
 
 CASES = [(ndim, physical) for ndim in (2, 3) for physical in every_mixture(ndim)]
 IDS = [f"{ndim}d-{''.join(map(str, physical))}" for ndim, physical in CASES]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_with_a_capacity_it_is_a_step_of_forward_euler(ndim):
+    n, h, conductivity, temperature, sides = random_case(ndim, [1, 0] * ndim)
+    block = temperature[(slice(1, -1),) * ndim]
+    capacity = 1.0 + np.random.default_rng(4).random(block.shape)
+    given = (n, h, [1, 0] * ndim, conductivity, sides, temperature)
+    stepped = run("divergence", *given, dt=0.01, capacity=capacity)
+    wanted = block + 0.01 * run("divergence", *given) / capacity
+    assert np.abs(stepped - wanted).max() < 1e-12 * np.abs(wanted).max()
+    assert np.abs(stepped - block).max() > 1.0
 
 
 @pytest.mark.parametrize("cross", [0, 1])
@@ -297,7 +309,7 @@ def test_threads_do_not_change_the_answer():
         out = np.empty(tuple(reversed(n)))
         arguments, terms = stencil_arguments(n, h, physical, conductivity, sides, 1, threads=threads)
         kernel = Kernel.load("heat", "heat_divergence_2d", threads=threads)
-        kernel(**arguments, **terms, temperature=temperature, divergence=out)
+        kernel(**arguments, **terms, temperature=temperature, dt=0.0, capacity=None, divergence=out)
         answers.append(out)
     assert np.array_equal(answers[0], answers[1])
     assert np.array_equal(answers[0], answers[2])
@@ -313,7 +325,14 @@ def test_float32_agrees_with_float64():
         n, h, physical, single, [side.astype(np.float32) for side in sides], 1, dtype="float32"
     )
     kernel = Kernel.load("heat", "heat_divergence_2d", dtype="float32", debug=True)
-    kernel(**arguments, **terms, temperature=temperature.astype(np.float32), divergence=out)
+    kernel(
+        **arguments,
+        **terms,
+        temperature=temperature.astype(np.float32),
+        dt=0.0,
+        capacity=None,
+        divergence=out,
+    )
     # One rounding of T = 300 K, through k / h^2.
     assert (
         np.abs(out - wanted).max()
