@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import math
 import os
@@ -34,6 +36,7 @@ COLUMNS = [
     "iterations",
     "wall_time",
 ]
+LOCK = ".lock"
 OURS = ("case.toml", "steps.csv", "summary.json", "checkpoints", "snapshots", "report")
 
 
@@ -75,6 +78,7 @@ class Output:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
             for name in present:
                 path = self.folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -86,10 +90,32 @@ class Output:
                 "choose another folder or its permissions"
             ) from None
 
+    def _lock(self) -> None:
+        """Keep other runs out of the folder until this process ends, however it ends.
+
+        Raises:
+            ConfigError: another run writes there.
+        """
+        self._lock_file = (self.folder / LOCK).open("a")
+        try:
+            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise ConfigError(
+                    f"--output must be a folder that no other run is writing, got '{self.folder}'; "
+                    "wait for its end, stop it, or choose another folder"
+                ) from None
+            # Some shared file systems have no locks; a run is not refused for that.
+
     def reopen(self, step: int) -> None:
-        """Collective. Go on with the step log, without the rows after `step`."""
+        """Collective. Go on with the step log, without the rows after `step`.
+
+        Raises:
+            ConfigError: another run writes there.
+        """
         with together(self.comm):
             if self.comm.rank == 0:
+                self._lock()
                 path = self.folder / "steps.csv"
                 rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
                 kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= step]

@@ -120,7 +120,12 @@ class StencilMatrix:
 
     def fill(self, coefficients: np.ndarray) -> None:
         """Collective. Set all entries, shape (1 + 2 ndim, ncells): centre, x-, x+, y-, y+[, z-, z+]."""
-        self.matrix.setValuesCSR(self._first, self._columns_used, coefficients.T[self._inside])
+        from petsc4py import PETSc
+
+        self.matrix.zeroEntries()
+        # Added: along a periodic axis of one or two cells, neighbours share a column.
+        values = coefficients.T[self._inside]
+        self.matrix.setValuesCSR(self._first, self._columns_used, values, PETSc.InsertMode.ADD_VALUES)
         self.matrix.assemble()
 
 

@@ -183,3 +183,31 @@ def test_adaptive_steps_meet_the_tolerance(comm, agree, scheme, coupling):
 def _isotropic_3d(temperature, coordinates):
     one = np.ones_like(temperature)
     return np.stack([one, one, one, 0 * one, 0 * one, 0 * one])
+
+
+@pytest.mark.parametrize("nx", [1, 2])
+def test_a_periodic_axis_of_few_cells_converges_as_one_of_many(comm, agree, nx):
+    """Its neighbours share a column of the matrix, and one cell is its own neighbour."""
+    iterations = []
+    for cells in ((nx, 8), (8, 8)):
+        if comm.size > 2:
+            cells = (cells[0], 8 * comm.size)
+        periodic = {f"x_{end}": dict(kind="periodic") for end in ("low", "high")}
+        run = MacroRun(
+            comm,
+            cells,
+            (0.1 * cells[0], 1.0),
+            {"scheme": "backward_euler", "end": 0.4, "step": 0.1},
+            {"initial": "cos(pi * y)", "boundary": periodic},
+            isotropic(lambda temperature: 1.0 + 0.0 * temperature),
+        )
+        found = run.run()
+        y = run.coordinates["y"]
+        h = run.grid.spacing[1]
+        rate = (2 - 2 * np.cos(np.pi * h)) / h**2  # of the discrete cosine
+        wanted = np.cos(np.pi * y) / (1 + 0.1 * rate) ** 4
+        agree(
+            comm, np.abs(found - wanted).max(initial=0.0) < 1e-8, f"{np.abs(found - wanted).max(initial=0)}"
+        )
+        iterations.append(run.linear)
+    agree(comm, iterations[0] <= iterations[1] + 4, f"{iterations}")
