@@ -7,6 +7,7 @@ import math
 import operator
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -28,9 +29,12 @@ class Kernel:
 
     Attributes:
         signature: its arguments with shapes and units.
+        path: the file it stands in.
         backend, dtype, threads, debug: as given to `load`.
         lanes: cells that one team of a team kernel holds.
     """
+
+    path: Path
 
     def __init__(self, signature: Signature, where: str, backend: str, dtype: str, debug: bool, threads: int):
         self.signature = signature
@@ -79,6 +83,7 @@ class Kernel:
             debug = os.environ.get("HPCMSM_DEBUG", "0") not in ("", "0")
         where = f" (kernel '{function}' of {path.name})"
         kernel = backend_class(backend)(signatures[function], where, backend, dtype, debug, threads)
+        kernel.path = path
         kernel._prepare(path)
         return kernel
 

@@ -1,4 +1,4 @@
-"""Finds the micro model that a case file names: one of ours, or a user's own "module:Class"."""
+"""Finds the micro model that a case file names: one of ours, or a user's own class or kernel."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from hpcmsm.config import CellField, Material, MicroSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.micro.base import MicroModel
+from hpcmsm.micro.kernel_case import from_kernel, is_kernel
 
 # name -> module whose `from_case(section, materials, fields, read_image)` builds the model; one that reads
 # files of its own also takes `folder`.
@@ -43,12 +44,16 @@ def make_micro(
     Raises:
         ConfigError: no such model, or its options are wrong.
     """
+    if is_kernel(section.model):
+        return from_kernel(section, folder)
     if ":" in section.model:
         return _user_model(section, folder)
     if section.model not in MODELS:
         close = difflib.get_close_matches(section.model, MODELS, 1)
         advice = (
-            f"did you mean '{close[0]}'?" if close else f"known are {', '.join(MODELS)}, or 'module:Class'"
+            f"did you mean '{close[0]}'?"
+            if close
+            else f"known are {', '.join(MODELS)}, 'module:Class', 'kernel:FILE.c:NAME'"
         )
         raise ConfigError(f"micro.model must be a known model, got '{section.model}'; {advice}")
     builder = importlib.import_module(MODELS[section.model]).from_case
