@@ -53,7 +53,7 @@ def make_micro(
         advice = (
             f"did you mean '{close[0]}'?"
             if close
-            else f"known are {', '.join(MODELS)}, 'module:Class', 'kernel:FILE.c:NAME'"
+            else f"known are {', '.join(MODELS)}, 'module:Class' or 'kernel:FILE.c:NAME'"
         )
         raise ConfigError(f"micro.model must be a known model, got '{section.model}'; {advice}")
     builder = importlib.import_module(MODELS[section.model]).from_case

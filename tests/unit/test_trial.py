@@ -312,7 +312,11 @@ def test_constant_is_isotropic(tmp_path, ndim, diagonal):
     "model, options, words",
     [
         ("constnat", {}, ["micro.model", "'constnat'", "did you mean 'constant'?"]),
-        ("zzz", {}, ["micro.model", f"known are {', '.join(MODELS)}, or 'module:Class'"]),
+        (
+            "zzz",
+            {},
+            ["micro.model", f"known are {', '.join(MODELS)}, 'module:Class' or 'kernel:FILE.c:NAME'"],
+        ),
         ("constant", {"conductivty": 1.0}, ["'micro.conductivty'", "did you mean 'micro.conductivity'?"]),
         ("constant", {"conductivity": "much"}, ["micro.conductivity must be a number", "'much'"]),
         ("constant", {"conductivity": -1.0}, ["micro.conductivity must be greater than 0"]),
