@@ -91,10 +91,10 @@ def measure(resolution: int, contrast: float, rule: str, options) -> dict:
         for k in zip(*(oracles.cylinder_faces(f, contrast, resolution) for f in some), strict=True)
     )
     answer = cell.evaluate(batch)
-    reference, their_iterations = oracles.fft_pcg(kx, ky, theirs)
+    reference, their_iterations = oracles.fft_pcg((kx, ky), theirs)
     _check(answer, reference, fraction, contrast, apart)
     seconds = timed(lambda: cell.evaluate(batch), options.repeats)
-    their_seconds = timed(lambda: oracles.fft_pcg(kx, ky, theirs), max(3, options.repeats // 5))
+    their_seconds = timed(lambda: oracles.fft_pcg((kx, ky), theirs), max(3, options.repeats // 5))
     iterations = cell.solve(batch.inputs).iterations, their_iterations
     return _row(resolution, contrast, rule, iterations, seconds, their_seconds, options)
 

@@ -10,8 +10,10 @@
 
    Source: Bastidas Olivares, Bringedal and Pop 2021, doi 10.1016/j.amc.2020.125933 (the equations). */
 
+#include "unit_cell_plane.h"
 #include "unit_cell_levels.h"
 #include "unit_cell_solve.h"
+#include "unit_cell_results.h"
 
 #define OK 0
 #define NOT_CONVERGED 1      /* the phase field */
@@ -103,7 +105,7 @@ INLINE void find_residual(const Level *level, Fields f, Step *now)
         const real *other = f.phase + (1 - colour) * level->ncolour * LANES;
         FOR_EACH_POINT_2D(h, y, level->half, level->n) {
             long i = (colour * level->ncolour + y * level->half + h) * LANES;
-            Around at = around(level, h, y, colour);
+            Around at = around(level->n, h, y, colour);
             FOR_EACH_LANE(l) {
                 real p = f.phase[i + l], both = p * (1 - p), odd = 1 - 2 * p;
                 real change = p - f.old[i + l] + both * (now->well * odd + now->drive[l]);
@@ -133,7 +135,7 @@ INLINE void start_linear(const Level *level, Fields f, const Step *now, real rz[
     FOR_EACH_LANE(l) rz[l] = 0;
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = (y * level->half + h) * LANES;
-        Around at = around(level, h, y, RED);
+        Around at = around(level->n, h, y, RED);
         FOR_EACH_LANE(l) {
             real r = -f.residual[i + l] - now->neighbour * sum_around(f.black, at, l);
             real z = r * f.inverse[i + l];
@@ -152,14 +154,14 @@ INLINE void apply_reduced(const Level *level, Fields f, const Step *now, real pq
     real weight = now->neighbour * now->neighbour;
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = (y * level->half + h) * LANES;
-        Around at = around(level, h, y, BLACK);
+        Around at = around(level->n, h, y, BLACK);
         FOR_EACH_LANE(l) f.black[i + l] = inverse_black[i + l] * sum_around(f.p, at, l);
     }
     TEAM_BARRIER;
     FOR_EACH_LANE(l) pq[l] = 0;
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = (y * level->half + h) * LANES;
-        Around at = around(level, h, y, RED);
+        Around at = around(level->n, h, y, RED);
         FOR_EACH_LANE(l) {
             real p = f.p[i + l], q = f.diagonal[i + l] * p - weight * sum_around(f.black, at, l);
             f.q[i + l] = q;
@@ -213,7 +215,7 @@ INLINE void correct_phase(const Level *level, Fields f, const Step *now)
     long black = level->ncolour * LANES;
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = (y * level->half + h) * LANES;
-        Around at = around(level, h, y, BLACK);
+        Around at = around(level->n, h, y, BLACK);
         FOR_EACH_LANE(l) {
             real sum = now->neighbour * sum_around(f.x, at, l) - f.residual[black + i + l];
             real change = now->active[l] && !now->failed[l] ? f.diagonal[black + i + l] * sum : 0;
@@ -267,7 +269,7 @@ INLINE void faces_of_phase(const Level *level, const real *phase, real conductin
 {
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = y * level->half + h;
-        Around at = around(level, h, y, BLACK);
+        Around at = around(level->n, h, y, BLACK);
         long other[4];
         other[LEFT] = at.left, other[RIGHT] = at.right, other[DOWN] = at.down, other[UP] = at.up;
         for (int side = 0; side < 4; ++side) FOR_EACH_LANE(l) {
@@ -310,10 +312,10 @@ KERNEL grain_2d(
 {
     FOR_EACH_TEAM(team, ncells) {
         real *memory = TEAM_SCRATCH(scratch, nword * n * n + 600);
-        real energy[3][LANES], worst[LANES], mean[LANES], contrast[LANES];
+        real energy[NCOMPONENT][LANES], mean[LANES], contrast[LANES];
         Level level[MAX_LEVELS];
         Vectors v;
-        Progress solved;
+        Outcome told;
         Step now;
         int nlevel = lay_out(n, 0, memory, level, &v);
         Fields f = borrow(level, v);
@@ -331,23 +333,19 @@ KERNEL grain_2d(
         write_phase(level, f, team, ncells, &now, after, mean);
         faces_of_phase(level, f.phase, conducting, grain);
         set_up_levels(level, nlevel);
-        find_loads(level, v, &solved);
-        scale_faces(level);
-        solve(level, nlevel, v, contrast, tolerance, max_iterations, &solved);
-        relative_residual(level, v, &solved, worst);
+        solve_loads(level, nlevel, v, contrast, tolerance, max_iterations, &told);
         energies(level, v, energy);
 
         TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) {
             long c = CELL_OF(team, l, ncells);
-            int open = solved.active[0][l] | solved.active[1][l] | solved.failed[0][l] | solved.failed[1][l];
             real points = R(n) * R(n), spoil = now.bad[l] ? R(0) / R(!now.bad[l]) : 0; /* NaN */
             for (int k = 0; k < 3; ++k) diffusivity[k * ncells + c] = energy[k][l] / points + spoil;
             porosity[c] = mean[l] + spoil;
-            residual[c] = worst[l];
+            residual[c] = told.residual[l];
             newton[c] = now.newton[l];
             linear[c] = now.linear[l];
-            iterations[c] = solved.steps[0][l] > solved.steps[1][l] ? solved.steps[0][l] : solved.steps[1][l];
-            status[c] = now.bad[l] ? BAD_INPUT : now.failed[l] ? NOT_CONVERGED : open ? CELL_NOT_CONVERGED : OK;
+            iterations[c] = told.steps[l];
+            status[c] = now.bad[l] ? BAD_INPUT : now.failed[l] ? NOT_CONVERGED : told.open[l] ? CELL_NOT_CONVERGED : OK;
         }
         TEAM_BARRIER;
     }

@@ -1,72 +1,50 @@
-/* Part of unit_cell.c: the grid of a unit cell, its coarser levels, and the multigrid cycle on them.
+/* Part of unit_cell.c and others: the levels of a unit cell's grid, and the multigrid cycle on them.
 
-   Finite volumes on n x n points with periodic neighbours: one coefficient (face) for each pair. Every
-   face joins a red and a black point, (x + y) even and odd. With the unknowns scaled by the square root
-   of the diagonal, the matrix is [1 -B'; -B 1]; without the black points it is S = 1 - B'B.
+   Needs unit_cell_plane.h or unit_cell_space.h before it, which say where points stand.
+   Finite volumes on n x n (x n) points with periodic neighbours: one coefficient (face) for each pair.
+   Every face joins a red and a black point. With the unknowns scaled by the square root of the diagonal,
+   the matrix is [1 -B'; -B 1]; without the black points it is S = 1 - B'B.
    The cycle works in single precision: it only proposes directions, what they are worth is measured in
-   `real`. Storage: [colour][y][x / 2][load][lane], and the four faces of a black point side by side. */
+   `real`. Storage: [colour][point][load][lane], and the faces of a black point side by side. */
 
-#define LOADS 2
-#define RED 0
-#define BLACK 1
 #define MAX_LEVELS 16
 #define PAD 9 /* cache lines between arrays: an odd number, so that they never alias */
 #define FOR_EACH_LOAD(j) for (int j = 0; j < LOADS; ++j)
+#define FOR_EACH_SIDE(side) for (int side = 0; side < SIDES; ++side)
+#define FOR_EACH_CHILD(k) for (int k = 0; k < CHILDREN; ++k)
 #define AT(point, j) (((point) * LOADS + (j)) * LANES + l)
-#define FACE(point, side) (((point) * 4 + (side)) * LANES + l)
-enum { LEFT, RIGHT, DOWN, UP };
+#define FACE(point, side) (((point) * SIDES + (side)) * LANES + l)
 
 typedef float small;
 
 typedef struct {
-    long n, half, ncolour;   /* points a side, of one colour in a row, of one colour */
-    real *face, *scale;      /* [ncolour][4] of the black points; [2][ncolour], 1 / sqrt(diagonal) */
-    small *scaled_face;      /* [ncolour][4] */
-    small *weight;           /* [ncolour], of red points: transfer to and from the next level */
-    small *rhs, *rhs_black;  /* [ncolour][LOADS]; not for black on the finest level */
-    small *u, *u_black;      /* [ncolour][LOADS] */
+    long n, half, ncolour;  /* points a side, of one colour in a row, of one colour */
+    real *face, *scale;     /* [ncolour][SIDES] of the black points; [2][ncolour], 1 / sqrt(diagonal) */
+    small *scaled_face;     /* [ncolour][SIDES] */
+    small *weight;          /* [ncolour], of red points: transfer to and from the next level */
+    small *rhs, *rhs_black; /* [ncolour][LOADS]; not for black on the finest level */
+    small *u, *u_black;     /* [ncolour][LOADS] */
 } Level;
 
-typedef struct {
-    long left, right, down, up;
-} Around;
+INLINE small small_mul_add(small a, small b, small c) { return a * b + c; }
 
-/* Where the neighbours of a point, which all have the other colour, stand. */
-INLINE Around around(const Level *level, long h, long y, int colour)
-{
-    long shift = (y + colour + 1) & 1, half = level->half;
-    long left = h - shift, right = h + 1 - shift;
-    Around at;
-    at.left = y * half + (left < 0 ? half - 1 : left);
-    at.right = y * half + (right == half ? 0 : right);
-    at.down = (y == 0 ? level->n - 1 : y - 1) * half + h;
-    at.up = (y == level->n - 1 ? 0 : y + 1) * half + h;
-    return at;
-}
-
-/* The point of the next level that holds a red point. */
-INLINE long parent(const Level *coarse, long h, long y)
-{
-    long Y = y / 2;
-    return ((h + Y) & 1) * coarse->ncolour + Y * coarse->half + h / 2;
-}
+STENCIL(real, Faces, of_black, of_red, sum_of, total_of, MUL_ADD)
+STENCIL(small, SmallFaces, small_of_black, small_of_red, small_sum, small_total, small_mul_add)
 
 /* ------------------------------------------------------------------------------- set-up */
 
-/* Half the sum of the two fine faces between two aggregates of 2 x 2 points. */
+/* Half the sum of the fine faces between two aggregates. */
 INLINE void coarsen(const Level *fine, const Level *coarse)
 {
-    FOR_EACH_POINT_2D(H, Y, coarse->half, coarse->n) {
-        long i = Y * coarse->half + H, X = 2 * H + ((Y + 1) & 1), half = fine->half;
-        long low = 2 * Y * half, high = low + half;
-        long before = X == 0 ? half - 1 : X - 1, after = X == half - 1 ? 0 : X + 1;
-        long below = Y == 0 ? (fine->n - 1) * half : low - half, above = Y == half - 1 ? 0 : high + half;
-        FOR_EACH_LANE(l) {
-            const real *k = fine->face;
-            coarse->face[FACE(i, LEFT)] = R(0.5) * (k[FACE(low + before, RIGHT)] + k[FACE(high + X, LEFT)]);
-            coarse->face[FACE(i, RIGHT)] = R(0.5) * (k[FACE(low + X, RIGHT)] + k[FACE(high + after, LEFT)]);
-            coarse->face[FACE(i, DOWN)] = R(0.5) * (k[FACE(below + X, UP)] + k[FACE(low + X, DOWN)]);
-            coarse->face[FACE(i, UP)] = R(0.5) * (k[FACE(high + X, UP)] + k[FACE(above + X, DOWN)]);
+    FOR_EACH_PLACE(coarse->n) {
+        long i = point(coarse->n, PLACE), part[CHILDREN];
+        FOR_EACH_SIDE(side) {
+            faces_across(fine->n, PLACE, side, part);
+            FOR_EACH_LANE(l) {
+                real sum = 0;
+                FOR_EACH_CHILD(k) sum += fine->face[part[k] * LANES + l];
+                coarse->face[FACE(i, side)] = R(0.5) * sum;
+            }
         }
     }
     TEAM_BARRIER;
@@ -74,16 +52,12 @@ INLINE void coarsen(const Level *fine, const Level *coarse)
 
 INLINE void find_scale(const Level *level)
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, RED);
-        const real *k = level->face;
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE);
+        Around at = around(level->n, PLACE, RED);
         FOR_EACH_LANE(l) {
-            real red = k[FACE(at.left, RIGHT)] + k[FACE(at.right, LEFT)] + k[FACE(at.down, UP)] +
-                       k[FACE(at.up, DOWN)];
-            real black = k[FACE(i, LEFT)] + k[FACE(i, RIGHT)] + k[FACE(i, DOWN)] + k[FACE(i, UP)];
-            level->scale[i * LANES + l] = R(1) / hp_sqrt(red);
-            level->scale[(level->ncolour + i) * LANES + l] = R(1) / hp_sqrt(black);
+            level->scale[i * LANES + l] = R(1) / hp_sqrt(total_of(of_red(level->face, at, l)));
+            level->scale[(level->ncolour + i) * LANES + l] = R(1) / hp_sqrt(total_of(of_black(level->face, i, l)));
         }
     }
     TEAM_BARRIER;
@@ -91,18 +65,14 @@ INLINE void find_scale(const Level *level)
 
 INLINE void scale_faces(const Level *level)
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, BLACK);
-        FOR_EACH_LANE(l) {
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE), at[SIDES];
+        list_around(around(level->n, PLACE, BLACK), at);
+        FOR_EACH_SIDE(side) FOR_EACH_LANE(l) {
             real own = level->scale[(level->ncolour + i) * LANES + l];
-            real scale[4] = {level->scale[at.left * LANES + l], level->scale[at.right * LANES + l],
-                             level->scale[at.down * LANES + l], level->scale[at.up * LANES + l]};
-            for (int side = 0; side < 4; ++side) {
-                real face = level->face[FACE(i, side)] * own * scale[side];
-                level->face[FACE(i, side)] = face;
-                level->scaled_face[FACE(i, side)] = (small)face;
-            }
+            real face = level->face[FACE(i, side)] * own * level->scale[at[side] * LANES + l];
+            level->face[FACE(i, side)] = face;
+            level->scaled_face[FACE(i, side)] = (small)face;
         }
     }
     TEAM_BARRIER;
@@ -110,8 +80,8 @@ INLINE void scale_faces(const Level *level)
 
 INLINE void find_weight(const Level *level, const Level *coarse)
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h, c = parent(coarse, h, y);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE), c = parent(coarse->n, PLACE);
         FOR_EACH_LANE(l)
             level->weight[i * LANES + l] = (small)coarse->scale[c * LANES + l] / (small)level->scale[i * LANES + l];
     }
@@ -133,7 +103,7 @@ INLINE void find_trace(const Level *level)
     TEAM_BARRIER;
 }
 
-/* All levels, from the faces of the first, which stay unscaled. */
+/* All levels, from the unscaled faces of the first; scales those, too. */
 INLINE void set_up_levels(const Level *level, int nlevel)
 {
     find_scale(level);
@@ -142,42 +112,18 @@ INLINE void set_up_levels(const Level *level, int nlevel)
         find_scale(level + k);
         find_weight(level + k - 1, level + k);
     }
-    for (int k = 1; k < nlevel; ++k) scale_faces(level + k);
-    if (level[nlevel - 1].n == 2) find_trace(level + nlevel - 1);
+    for (int k = 0; k < nlevel; ++k) scale_faces(level + k);
+    if (DIM == 2 && level[nlevel - 1].n == 2) find_trace(level + nlevel - 1);
 }
 
 /* ------------------------------------------------------------------------------- the cycle */
 
-/* Faces of one point and one lane, to its neighbours of the other colour; loaded once for both loads. */
-typedef struct {
-    small left, right, down, up;
-} SmallFaces;
-
-INLINE SmallFaces small_of_black(const small *face, long i, int l)
-{
-    SmallFaces k = {face[FACE(i, LEFT)], face[FACE(i, RIGHT)], face[FACE(i, DOWN)], face[FACE(i, UP)]};
-    return k;
-}
-
-INLINE SmallFaces small_of_red(const small *face, Around at, int l)
-{
-    SmallFaces k = {face[FACE(at.left, RIGHT)], face[FACE(at.right, LEFT)], face[FACE(at.down, UP)],
-                    face[FACE(at.up, DOWN)]};
-    return k;
-}
-
-INLINE small small_sum(SmallFaces k, const small *v, Around at, int j, int l)
-{
-    return (k.left * v[AT(at.left, j)] + k.right * v[AT(at.right, j)]) +
-           (k.down * v[AT(at.down, j)] + k.up * v[AT(at.up, j)]);
-}
-
 /* u_black = B red (+ rhs) */
 INLINE void to_black(const Level *level, const small *rhs, const small *red)
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, BLACK);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE);
+        Around at = around(level->n, PLACE, BLACK);
         FOR_EACH_LANE(l) {
             SmallFaces k = small_of_black(level->scaled_face, i, l);
             FOR_EACH_LOAD(j) level->u_black[AT(i, j)] = small_sum(k, red, at, j, l) + (rhs ? rhs[AT(i, j)] : 0);
@@ -189,9 +135,9 @@ INLINE void to_black(const Level *level, const small *rhs, const small *red)
 /* u = rhs + B' u_black */
 INLINE void to_red(const Level *level)
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, RED);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE);
+        Around at = around(level->n, PLACE, RED);
         FOR_EACH_LANE(l) {
             SmallFaces k = small_of_red(level->scaled_face, at, l);
             FOR_EACH_LOAD(j) level->u[AT(i, j)] = small_sum(k, level->u_black, at, j, l) + level->rhs[AT(i, j)];
@@ -200,20 +146,22 @@ INLINE void to_red(const Level *level)
     TEAM_BARRIER;
 }
 
-/* Right-hand side of the next level: the residual B' u_black of the red points, added up over 2 x 2. */
+/* Right-hand side of the next level: the residual B' u_black of the red points, added up over aggregates. */
 INLINE void restrict_residual(const Level *level, const Level *coarse)
 {
-    FOR_EACH_POINT_2D(X, Y, coarse->n, coarse->n) {
-        long i = 2 * Y * level->half + X, k = i + level->half, c = parent(coarse, X, 2 * Y);
-        Around at_i = around(level, X, 2 * Y, RED), at_k = around(level, X, 2 * Y + 1, RED);
-        const small *black = level->u_black;
+    FOR_EACH_AGGREGATE(coarse->n) {
+        long c = parent(coarse->n, CHILD(0)), i[CHILDREN];
+        Around at[CHILDREN];
+        FOR_EACH_CHILD(k) i[k] = point(level->n, CHILD(k)), at[k] = around(level->n, CHILD(k), RED);
         FOR_EACH_LANE(l) {
-            SmallFaces face_i = small_of_red(level->scaled_face, at_i, l);
-            SmallFaces face_k = small_of_red(level->scaled_face, at_k, l);
-            small weight_i = level->weight[i * LANES + l], weight_k = level->weight[k * LANES + l];
-            FOR_EACH_LOAD(j)
-                coarse->rhs[AT(c, j)] = weight_i * small_sum(face_i, black, at_i, j, l) +
-                                        weight_k * small_sum(face_k, black, at_k, j, l);
+            small sum[LOADS];
+            FOR_EACH_LOAD(j) sum[j] = 0;
+            FOR_EACH_CHILD(k) {
+                SmallFaces face = small_of_red(level->scaled_face, at[k], l);
+                small weight = level->weight[i[k] * LANES + l];
+                FOR_EACH_LOAD(j) sum[j] += weight * small_sum(face, level->u_black, at[k], j, l);
+            }
+            FOR_EACH_LOAD(j) coarse->rhs[AT(c, j)] = sum[j];
         }
     }
     TEAM_BARRIER;
@@ -222,8 +170,8 @@ INLINE void restrict_residual(const Level *level, const Level *coarse)
 /* u = rhs + the correction of the next level */
 INLINE void correct(const Level *level, const Level *coarse)
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h, c = parent(coarse, h, y);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE), c = parent(coarse->n, PLACE);
         FOR_EACH_LOAD(j) FOR_EACH_LANE(l)
             level->u[AT(i, j)] = level->rhs[AT(i, j)] + level->weight[i * LANES + l] * coarse->u[AT(c, j)];
     }
@@ -238,7 +186,7 @@ INLINE void solve_coarsest(const Level *level)
         level->u_black[i * LANES + l] = level->rhs_black[i * LANES + l];
     }
     TEAM_BARRIER;
-    if (level->n == 2) {
+    if (DIM == 2 && level->n == 2) {
         to_red(level);
         FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LOAD(j) FOR_EACH_LANE(l)
             level->u[AT(i, j)] *= level->weight[l];

@@ -1,23 +1,27 @@
-/* Part of unit_cell.c and others: conjugate gradients for the cell problem of a periodic square.
+/* Part of unit_cell.c and others: conjugate gradients for the cell problem of a periodic square or cube.
 
    The finite-volume equations (unit_cell_levels.h) are reduced to the red half of the points, S x = r, and
    solved by conjugate gradients with one multigrid V-cycle as preconditioner: Jacobi on S (red-black
-   Gauss-Seidel on coarser levels), aggregates of 2 x 2 points, coarse faces half the sum of the fine ones.
-   As each application of S is itself a red-black sweep, the cycle smooths once more for free: at contrast
-   10 the reduced system takes 7 to 8 iterations where the full one takes 9, and half the vectors.
+   Gauss-Seidel on coarser levels), aggregates of two points a side, coarse faces half the sum of the fine
+   ones. As each application of S is itself a red-black sweep, the cycle smooths once more for free: at
+   contrast 10 the reduced system takes 7 to 8 iterations where the full one takes 9, and half the vectors.
 
-   Order of calls, from the unscaled faces of level 0: set_up_levels, find_loads, scale_faces, solve,
-   relative_residual, energies. */
+   Order of calls, from the unscaled faces of level 0: set_up_levels, solve_loads, then what
+   unit_cell_results.h makes of the solutions. */
 
 #define PATIENCE 30 /* iterations without progress before a cell is given up */
 
+/* Solution of load d at red point i, in Vectors.chi. */
+#define CHI(i, d) ((((d) / LOADS * level->ncolour + (i)) * LOADS + (d) % LOADS) * LANES + l)
+
 typedef struct {
-    real *x, *r, *p, *q; /* [ncolour][LOADS], of the red points */
+    real *chi;           /* [DIM / LOADS][ncolour][LOADS], of the red points: all loads */
+    real *x, *r, *p, *q; /* [ncolour][LOADS], of the red points; x is the part of chi under way */
     real *black;         /* [ncolour][LOADS], of the black points */
 } Vectors;
 
 typedef struct {
-    real faces[LOADS][LANES];  /* sum of the faces of a load less the energy found: n^2 K_jj so far */
+    real faces[LOADS][LANES];  /* sum of the faces of a load less the energy found: n^DIM K_jj so far */
     real norm[LOADS][LANES];   /* right-hand side squared */
     real rz[LOADS][LANES];     /* r M^-1 r */
     real pmp[LOADS][LANES];    /* p M p */
@@ -26,78 +30,63 @@ typedef struct {
     int active[LOADS][LANES], waited[LOADS][LANES], steps[LOADS][LANES], failed[LOADS][LANES];
 } Progress;
 
-/* Cuts the team's memory into vectors, of at least `least` numbers, and levels; returns the number of levels. */
+/* What is told of a cell, the worst of its loads. */
+typedef struct {
+    real residual[LANES]; /* norm of the residual, relative to the right-hand side */
+    int steps[LANES], open[LANES]; /* iterations; whether a load did not converge */
+} Outcome;
+
+/* Cuts the team's memory into vectors, r, p and q of at least `least` numbers each and one after the other, and
+   levels; returns the number of levels. */
 INLINE int lay_out(long n, long least, real *memory, Level *level, Vectors *v)
 {
-    long vector = (n * n > least ? n * n : least) + PAD;
-    v->x = memory, v->r = v->x + vector * LANES, v->p = v->r + vector * LANES, v->q = v->p + vector * LANES;
-    v->black = v->q + vector * LANES;
-    level[0].face = v->black + (n * n + PAD) * LANES;
-    level[0].scale = level[0].face + (2 * n * n + PAD) * LANES;
-    small *rest = (small *)(level[0].scale + (n * n + PAD) * LANES);
+    long ncolour = number_of_points(n) / 2;
+    long vector = (ncolour * LOADS > least ? ncolour * LOADS : least) + PAD;
+    v->chi = v->x = memory, v->r = v->x + (ncolour * DIM + PAD) * LANES;
+    v->p = v->r + vector * LANES, v->q = v->p + vector * LANES, v->black = v->q + vector * LANES;
+    level[0].face = v->black + (ncolour * LOADS + PAD) * LANES;
+    level[0].scale = level[0].face + (SIDES * ncolour + PAD) * LANES;
+    small *rest = (small *)(level[0].scale + (2 * ncolour + PAD) * LANES);
     real *spare = v->x; /* the coarser levels' own faces are needed only until they are scaled */
     int nlevel = 0;
     for (long m = n; m % 2 == 0 && nlevel < MAX_LEVELS; m /= 2, ++nlevel) {
         Level *here = level + nlevel;
-        here->n = m, here->half = m / 2, here->ncolour = m * m / 2;
-        here->scaled_face = rest, rest += (2 * m * m + PAD) * LANES;
-        here->weight = rest, rest += (m * m / 2 + PAD) * LANES;
-        here->rhs = rest, rest += ((nlevel ? 2 : 1) * m * m + PAD) * LANES;
-        here->u = rest, rest += (2 * m * m + PAD) * LANES;
-        here->u_black = here->u + m * m * LANES;
-        here->rhs_black = nlevel ? here->rhs + m * m * LANES : 0;
+        long half = number_of_points(m) / 2;
+        here->n = m, here->half = m / 2, here->ncolour = half;
+        here->scaled_face = rest, rest += (SIDES * half + PAD) * LANES;
+        here->weight = rest, rest += (half + PAD) * LANES;
+        here->rhs = rest, rest += ((nlevel ? 2 : 1) * LOADS * half + PAD) * LANES;
+        here->u = rest, rest += (2 * LOADS * half + PAD) * LANES;
+        here->u_black = here->u + LOADS * half * LANES;
+        here->rhs_black = nlevel ? here->rhs + LOADS * half * LANES : 0;
         if (nlevel == 0) continue;
-        here->face = spare, spare += (2 * m * m + PAD) * LANES;
-        here->scale = spare, spare += (m * m + PAD) * LANES;
+        here->face = spare, spare += (SIDES * half + PAD) * LANES;
+        here->scale = spare, spare += (2 * half + PAD) * LANES;
     }
     return nlevel;
 }
 
-/* As in the cycle, but in `real`. */
-typedef struct {
-    real left, right, down, up;
-} Faces;
-
-INLINE Faces of_black(const real *face, long i, int l)
-{
-    Faces k = {face[FACE(i, LEFT)], face[FACE(i, RIGHT)], face[FACE(i, DOWN)], face[FACE(i, UP)]};
-    return k;
-}
-
-INLINE Faces of_red(const real *face, Around at, int l)
-{
-    Faces k = {face[FACE(at.left, RIGHT)], face[FACE(at.right, LEFT)], face[FACE(at.down, UP)],
-               face[FACE(at.up, DOWN)]};
-    return k;
-}
-
-INLINE real sum_of(Faces k, const real *v, Around at, int j, int l)
-{
-    real sum = MUL_ADD(k.left, v[AT(at.left, j)], k.right * v[AT(at.right, j)]);
-    return MUL_ADD(k.up, v[AT(at.up, j)], MUL_ADD(k.down, v[AT(at.down, j)], sum));
-}
-
-/* Sums over the faces, and the right-hand side from the unscaled faces: red part into r, black into black. */
-INLINE void find_loads(const Level *level, Vectors v, Progress *now)
+/* Sums over the faces, and the right-hand side of the loads from `first` on: red part into r, black into black. */
+INLINE void find_loads(const Level *level, Vectors v, int first, Progress *now)
 {
     real faces[LOADS][LANES], norm[LOADS][LANES], black_norm[LOADS][LANES];
     FOR_EACH_LOAD(j) FOR_EACH_LANE(l) faces[j][l] = norm[j][l] = black_norm[j][l] = 0;
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, RED);
-        const real *k = level->face;
-        FOR_EACH_LANE(l) {
-            real red = level->scale[i * LANES + l], black = level->scale[(level->ncolour + i) * LANES + l];
-            real r[LOADS] = {red * (k[FACE(at.right, LEFT)] - k[FACE(at.left, RIGHT)]),
-                             red * (k[FACE(at.up, DOWN)] - k[FACE(at.down, UP)])};
-            real b[LOADS] = {black * (k[FACE(i, RIGHT)] - k[FACE(i, LEFT)]),
-                             black * (k[FACE(i, UP)] - k[FACE(i, DOWN)])};
-            faces[0][l] += k[FACE(i, LEFT)] + k[FACE(i, RIGHT)];
-            faces[1][l] += k[FACE(i, DOWN)] + k[FACE(i, UP)];
-            FOR_EACH_LOAD(j) {
-                v.r[AT(i, j)] = r[j], v.black[AT(i, j)] = b[j];
-                norm[j][l] = MUL_ADD(r[j], r[j], norm[j][l]);
-                black_norm[j][l] = MUL_ADD(b[j], b[j], black_norm[j][l]);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE), of_red[SIDES], of_black[SIDES];
+        list_around(around(level->n, PLACE, RED), of_red);
+        list_around(around(level->n, PLACE, BLACK), of_black);
+        const real *k = level->face, *red = level->scale, *black = red + level->ncolour * LANES;
+        FOR_EACH_LOAD(j) {
+            int low = 2 * (first + j), high = low + 1;
+            long back = of_red[low], ahead = of_red[high], before = of_black[low], after = of_black[high];
+            FOR_EACH_LANE(l) {
+                real r = k[FACE(ahead, low)] / black[ahead * LANES + l] - k[FACE(back, high)] / black[back * LANES + l];
+                real left = k[FACE(i, low)] / red[before * LANES + l];
+                real right = k[FACE(i, high)] / red[after * LANES + l], b = right - left;
+                v.r[AT(i, j)] = r, v.black[AT(i, j)] = b;
+                faces[j][l] += (left + right) / black[i * LANES + l];
+                norm[j][l] = MUL_ADD(r, r, norm[j][l]);
+                black_norm[j][l] = MUL_ADD(b, b, black_norm[j][l]);
             }
         }
     }
@@ -116,9 +105,9 @@ INLINE void find_loads(const Level *level, Vectors v, Progress *now)
 /* The reduced right-hand side r + B' black, x = p = 0. */
 INLINE void start(const Level *level, Vectors v)
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, RED);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE);
+        Around at = around(level->n, PLACE, RED);
         FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
             real r = v.r[AT(i, j)] + sum_of(of_red(level->face, at, l), v.black, at, j, l);
             v.r[AT(i, j)] = r;
@@ -134,9 +123,9 @@ INLINE void precondition(const Level *level, int nlevel, Vectors v, real rz[LOAD
 {
     cycle(level, nlevel);
     FOR_EACH_LOAD(j) FOR_EACH_LANE(l) rz[j][l] = 0;
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, RED);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE);
+        Around at = around(level->n, PLACE, RED);
         FOR_EACH_LANE(l) {
             SmallFaces k = small_of_red(level->scaled_face, at, l);
             FOR_EACH_LOAD(j) {
@@ -161,9 +150,9 @@ INLINE void turn(const Level *level, Vectors v, real beta[LOADS][LANES])
 /* q = S p, and pq = p q. */
 INLINE void apply(const Level *level, Vectors v, real pq[LOADS][LANES])
 {
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, BLACK);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE);
+        Around at = around(level->n, PLACE, BLACK);
         FOR_EACH_LANE(l) {
             Faces k = of_black(level->face, i, l);
             FOR_EACH_LOAD(j) v.black[AT(i, j)] = sum_of(k, v.p, at, j, l);
@@ -171,9 +160,9 @@ INLINE void apply(const Level *level, Vectors v, real pq[LOADS][LANES])
     }
     TEAM_BARRIER;
     FOR_EACH_LOAD(j) FOR_EACH_LANE(l) pq[j][l] = 0;
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, RED);
+    FOR_EACH_PLACE(level->n) {
+        long i = point(level->n, PLACE);
+        Around at = around(level->n, PLACE, RED);
         FOR_EACH_LANE(l) {
             Faces k = of_red(level->face, at, l);
             FOR_EACH_LOAD(j) {
@@ -199,7 +188,7 @@ INLINE void advance(const Level *level, Vectors v, real alpha[LOADS][LANES])
     TEAM_BARRIER;
 }
 
-/* Which cells go on. n^2 K_jj is too large by e S e, e being the error of x; this is at most rz divided by
+/* Which cells go on. n^DIM K_jj is too large by e S e, e being the error of x; this is at most rz divided by
    the smallest eigenvalue of M^-1 S, of which the directions so far give an estimate. */
 INLINE int judge(Progress *now, real tolerance, int j)
 {
@@ -218,8 +207,7 @@ INLINE int judge(Progress *now, real tolerance, int j)
 }
 
 INLINE void solve(
-    const Level *level, int nlevel, Vectors v, const real contrast[LANES], real tolerance, long max_iterations,
-    Progress *now)
+    const Level *level, int nlevel, Vectors v, const real *contrast, real tolerance, long max_iterations, Progress *now)
 {
     real before[LOADS][LANES], step[LOADS][LANES];
     FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
@@ -232,8 +220,8 @@ INLINE void solve(
     start(level, v);
     precondition(level, nlevel, v, now->rz);
     for (long iteration = 0;; ++iteration) {
-        int any = judge(now, tolerance, 0);
-        any |= judge(now, tolerance, 1);
+        int any = 0;
+        FOR_EACH_LOAD(j) any |= judge(now, tolerance, j);
         if (!any || iteration == max_iterations) break;
         FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
             real beta = before[j][l] > 0 ? now->rz[j][l] / before[j][l] : 0;
@@ -256,51 +244,9 @@ INLINE void solve(
     }
 }
 
-/* Sums over all faces of (e_i + grad chi_i) k (e_j + grad chi_j): xx, yy, xy. Sums of squares, so that
-   nothing cancels where K is far below the mean of k. */
-INLINE void energies(const Level *level, Vectors v, real sum[3][LANES])
+/* Adds the loads just solved to what is told of the cell. */
+INLINE void conclude(const Level *level, Vectors v, const Progress *now, Outcome *told)
 {
-    FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l) {
-        real scale = level->scale[i * LANES + l];
-        FOR_EACH_LOAD(j) v.x[AT(i, j)] *= scale;
-        v.q[AT(i, 0)] = R(1) / scale;
-    }
-    TEAM_BARRIER;
-    for (int k = 0; k < 3; ++k) FOR_EACH_LANE(l) sum[k][l] = 0;
-    FOR_EACH_POINT_2D(h, y, level->half, level->n) {
-        long i = y * level->half + h;
-        Around at = around(level, h, y, BLACK);
-        FOR_EACH_LANE(l) {
-            real scale = level->scale[(level->ncolour + i) * LANES + l], unscale = R(1) / scale;
-            real k[4], grad[LOADS][4];
-            k[LEFT] = level->face[FACE(i, LEFT)] * unscale * v.q[AT(at.left, 0)];
-            k[RIGHT] = level->face[FACE(i, RIGHT)] * unscale * v.q[AT(at.right, 0)];
-            k[DOWN] = level->face[FACE(i, DOWN)] * unscale * v.q[AT(at.down, 0)];
-            k[UP] = level->face[FACE(i, UP)] * unscale * v.q[AT(at.up, 0)];
-            real load[LOADS] = {k[RIGHT] - k[LEFT], k[UP] - k[DOWN]};
-            FOR_EACH_LOAD(j) {
-                real left = v.x[AT(at.left, j)], right = v.x[AT(at.right, j)];
-                real down = v.x[AT(at.down, j)], up = v.x[AT(at.up, j)];
-                real chi = load[j] + k[LEFT] * left + k[RIGHT] * right + k[DOWN] * down + k[UP] * up;
-                chi *= scale * scale;
-                grad[j][LEFT] = (j == 0) + chi - left, grad[j][RIGHT] = (j == 0) + right - chi;
-                grad[j][DOWN] = (j == 1) + chi - down, grad[j][UP] = (j == 1) + up - chi;
-            }
-            for (int side = 0; side < 4; ++side) {
-                sum[0][l] += k[side] * grad[0][side] * grad[0][side];
-                sum[1][l] += k[side] * grad[1][side] * grad[1][side];
-                sum[2][l] += k[side] * grad[0][side] * grad[1][side];
-            }
-        }
-    }
-    for (int k = 0; k < 3; ++k) TEAM_SUM(sum[k]);
-    TEAM_BARRIER;
-}
-
-/* Norm of the residual relative to the right-hand side, of the worse load. */
-INLINE void relative_residual(const Level *level, Vectors v, Progress *now, real worst[LANES])
-{
-    FOR_EACH_LANE(l) worst[l] = 0;
     FOR_EACH_LOAD(j) {
         real sum[LANES];
         FOR_EACH_LANE(l) sum[l] = 0;
@@ -308,8 +254,26 @@ INLINE void relative_residual(const Level *level, Vectors v, Progress *now, real
             sum[l] = MUL_ADD(v.r[AT(i, j)], v.r[AT(i, j)], sum[l]);
         TEAM_SUM(sum);
         FOR_EACH_LANE(l) {
-            real norm = now->norm[j][l];
-            worst[l] = hp_max(worst[l], norm > 0 ? hp_sqrt(sum[l] / norm) : 0);
+            real norm = now->norm[j][l], relative = norm > 0 ? hp_sqrt(sum[l] / norm) : 0;
+            told->residual[l] = hp_max(told->residual[l], relative);
+            told->steps[l] = told->steps[l] > now->steps[j][l] ? told->steps[l] : now->steps[j][l];
+            told->open[l] |= now->active[j][l] | now->failed[j][l];
         }
+    }
+    TEAM_BARRIER;
+}
+
+/* All loads of a cell, LOADS at a time, from the levels. */
+INLINE void solve_loads(
+    const Level *level, int nlevel, Vectors v, const real *contrast, real tolerance, long max_iterations, Outcome *told)
+{
+    FOR_EACH_LANE(l) told->residual[l] = 0;
+    FOR_EACH_LANE(l) told->steps[l] = told->open[l] = 0;
+    for (int first = 0; first < DIM; first += LOADS) {
+        Progress now;
+        v.x = v.chi + first * level->ncolour * LANES;
+        find_loads(level, v, first, &now);
+        solve(level, nlevel, v, contrast, tolerance, max_iterations, &now);
+        conclude(level, v, &now, told);
     }
 }

@@ -31,6 +31,19 @@ def hashin_shtrikman_2d(fraction: float, matrix: float, inclusion: float) -> tup
     return min(ends), max(ends)
 
 
+def hashin_shtrikman_3d(fraction: float, matrix: float, inclusion: float) -> tuple[float, float]:
+    """Bounds of an isotropic (or cubic) two-phase composite in 3D.
+
+    Source: Hashin and Shtrikman 1962, doi 10.1063/1.1728579.
+    """
+
+    def coated(core, shell, share):
+        return shell + share / (1.0 / (core - shell) + (1.0 - share) / (3.0 * shell))
+
+    ends = coated(inclusion, matrix, fraction), coated(matrix, inclusion, 1.0 - fraction)
+    return min(ends), max(ends)
+
+
 def lattice_sum(power: int) -> float:
     """Sum of z^-power over the unit square lattice without 0; conditionally pi for power 2."""
     if power == 2:
@@ -63,17 +76,17 @@ def square_array(fraction: float, contrast: float, nterm: int = 30) -> float:
 # ---------------------------------------------------------- finite volumes on the points of a cell
 
 
-def image_faces(labels: np.ndarray, phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Harmonic faces to the right of and above each point.
+def image_faces(labels: np.ndarray, phases: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Harmonic faces to the right of, above (and in front of) each point.
 
     Args:
-        labels: phase of each point [y, x], shape (n, n).
+        labels: phase of each point [y, x] or [z, y, x].
         phases: conductivities, shape (nphase,) or (nphase, ncells).
     Returns:
-        kx, ky of shape (n, n) or (ncells, n, n).
+        kx, ky (, kz) of the shape of labels, or (ncells, ...).
     """
     k = np.moveaxis(phases[labels], -1, 0) if phases.ndim == 2 else phases[labels]
-    return tuple(2.0 / (1.0 / k + 1.0 / np.roll(k, -1, axis)) for axis in (-1, -2))
+    return tuple(2.0 / (1.0 / k + 1.0 / np.roll(k, -1, -1 - axis)) for axis in range(labels.ndim))
 
 
 def cylinder_faces(fraction: float, contrast: float, n: int, strips: int = 16):
@@ -104,58 +117,71 @@ def cylinder_faces(fraction: float, contrast: float, n: int, strips: int = 16):
     return np.ascontiguousarray(kx), np.ascontiguousarray(kx.T)
 
 
-def sparse_conductivity(kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
-    """K (xx, yy, xy) of one cell by a direct solve, from its fluxes (not from the energy)."""
-    n = kx.shape[0]
-    points = np.arange(n * n).reshape(n, n)
-    ends = [(points, np.roll(points, -1, 1), kx), (points, np.roll(points, -1, 0), ky)]
+def pairs(ndim: int) -> list[tuple[int, int]]:
+    """Components of a symmetric tensor in the order in which it is stored."""
+    return [(0, 0), (1, 1), (0, 1)] if ndim == 2 else [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
+
+
+def sparse_solution(*faces: np.ndarray) -> np.ndarray:
+    """chi of one cell by a direct solve, shape (ndim, *points); it is 0 at the first point."""
+    shape, ndim = faces[0].shape, len(faces)
+    points = np.arange(faces[0].size).reshape(shape)
     rows, columns, values = [], [], []
-    for one, other, k in ends:
+    for axis, k in enumerate(faces):
+        one, other = points, np.roll(points, -1, -1 - axis)
         for i, j, sign in ((one, one, 1), (other, other, 1), (one, other, -1), (other, one, -1)):
             rows.append(i.ravel()), columns.append(j.ravel()), values.append(sign * k.ravel())
     matrix = scipy.sparse.coo_matrix(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     ).tocsc()
-    loads = np.stack([(kx - np.roll(kx, 1, 1)).ravel(), (ky - np.roll(ky, 1, 0)).ravel()], axis=1)
-    chi = np.zeros((n * n, 2))
-    chi[1:] = scipy.sparse.linalg.splu(matrix[1:, 1:]).solve(loads[1:])  # chi of the first point is 0
-    x, y = chi.T.reshape(2, n, n)
-    xx = np.mean(kx * (1 + np.roll(x, -1, 1) - x))
-    yy = np.mean(ky * (1 + np.roll(y, -1, 0) - y))
-    xy = np.mean(kx * (np.roll(y, -1, 1) - y))
-    return np.array([xx, yy, xy])
+    loads = np.stack([(k - np.roll(k, 1, -1 - axis)).ravel() for axis, k in enumerate(faces)], axis=1)
+    chi = np.zeros((points.size, ndim))
+    chi[1:] = scipy.sparse.linalg.splu(matrix[1:, 1:]).solve(loads[1:])
+    return chi.T.reshape(ndim, *shape)
 
 
-def fft_pcg(kx: np.ndarray, ky: np.ndarray, tolerance: float, most: int = 1000):
+def sparse_conductivity(*faces: np.ndarray) -> np.ndarray:
+    """K by component of one cell, from its fluxes (not from the energy)."""
+    chi = sparse_solution(*faces)
+    return np.array(
+        [np.mean(faces[i] * ((i == j) + np.roll(chi[j], -1, -1 - i) - chi[j])) for i, j in pairs(len(faces))]
+    )
+
+
+def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000):
     """K of a batch of cells by conjugate gradients, preconditioned by the Laplacian through FFTs.
 
-    This is what a careful NumPy user would write: batched, both loads.
+    This is what a careful NumPy user would write: batched, load after load.
 
     Args:
-        kx, ky: faces, shape (ncells, n, n).
+        faces: kx, ky (, kz), each of shape (ncells, n, n) or (ncells, n, n, n).
         tolerance: of the residual's 2-norm, relative to the right-hand side.
     Returns:
-        K (3, ncells) from the energy, iterations (ncells,) of the slower load.
+        K (ncomponent, ncells) from the energy, iterations (ncells,) of the slowest load.
     """
-    n = kx.shape[-1]
+    n, ndim = faces[0].shape[-1], len(faces)
+    axes = tuple(range(1, ndim + 1))
     wave = 2.0 - 2.0 * np.cos(2 * pi * np.arange(n) / n)
-    symbol = wave[:, None] + wave[None, : n // 2 + 1]
-    symbol[0, 0] = 1.0
+    symbol = sum(np.meshgrid(*[wave] * (ndim - 1), wave[: n // 2 + 1], indexing="ij"))
+    symbol.flat[0] = 1.0
     inverse = 1.0 / symbol
-    inverse[0, 0] = 0.0
+    inverse.flat[0] = 0.0
 
     def operator(u):
-        across, up = kx * (np.roll(u, -1, -1) - u), ky * (np.roll(u, -1, -2) - u)
-        return np.roll(across, 1, -1) - across + np.roll(up, 1, -2) - up
+        total = 0.0
+        for axis, k in enumerate(faces):
+            flux = k * (np.roll(u, -1, -1 - axis) - u)
+            total = total + np.roll(flux, 1, -1 - axis) - flux
+        return total
 
     def precondition(r):
-        return scipy.fft.irfft2(scipy.fft.rfft2(r) * inverse, s=(n, n))
+        return scipy.fft.irfftn(scipy.fft.rfftn(r, axes=axes) * inverse, s=(n,) * ndim, axes=axes)
 
     def dot(a, b):
-        return np.einsum("cij,cij->c", a, b)
+        return np.einsum("ci,ci->c", a.reshape(len(a), -1), b.reshape(len(b), -1))
 
-    loads = (kx - np.roll(kx, 1, -1), ky - np.roll(ky, 1, -2))
-    solutions, steps = [], np.zeros(len(kx), int)
+    loads = [k - np.roll(k, 1, -1 - axis) for axis, k in enumerate(faces)]
+    solutions, steps = [], np.zeros(len(faces[0]), int)
     for b in loads:
         x, r = np.zeros_like(b), b.copy()
         p = z = precondition(r)
@@ -165,15 +191,20 @@ def fft_pcg(kx: np.ndarray, ky: np.ndarray, tolerance: float, most: int = 1000):
             if not active.any():
                 break
             q = operator(p)
-            alpha = np.where(active, rz / np.where(active, dot(p, q), 1.0), 0.0)[:, None, None]
-            x, r = x + alpha * p, r - alpha * q
+            alpha = np.where(active, rz / np.where(active, dot(p, q), 1.0), 0.0)
+            x, r = x + _per_cell(alpha, p) * p, r - _per_cell(alpha, q) * q
             z = precondition(r)
             before, rz = rz, dot(r, z)
-            p = z + np.where(active, rz / np.where(active, before, 1.0), 0.0)[:, None, None] * p
+            p = z + _per_cell(np.where(active, rz / np.where(active, before, 1.0), 0.0), p) * p
             steps = np.where(active, np.maximum(steps, step), steps)
         solutions.append((x, r))
-    (x, rx), (y, ry) = solutions
-    bx, by = loads
-    xx = np.mean(kx, (1, 2)) - (dot(bx, x) + dot(rx, x)) / n**2
-    yy = np.mean(ky, (1, 2)) - (dot(by, y) + dot(ry, y)) / n**2
-    return np.stack([xx, yy, -(dot(bx, y) + dot(ry, x)) / n**2]), steps
+    k = [
+        (i == j) * np.mean(faces[i], axes)
+        - (dot(loads[i], solutions[j][0]) + dot(solutions[i][1], solutions[j][0])) / n**ndim
+        for i, j in pairs(ndim)
+    ]
+    return np.stack(k), steps
+
+
+def _per_cell(values, like):
+    return values.reshape(-1, *[1] * (like.ndim - 1))

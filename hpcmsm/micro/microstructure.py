@@ -12,7 +12,13 @@ from hpcmsm.errors import ConfigError
 
 # Named microstructures: number in the kernel, largest fraction of phase 1 (None: not adjustable).
 IMAGE = 0
-NAMED = {"laminate": (1, 1.0), "cylinders": (2, math.pi / 4), "checkerboard": (IMAGE, None)}
+NAMED = {
+    "laminate": (1, 1.0),
+    "cylinders": (2, math.pi / 4),
+    "checkerboard": (IMAGE, None),
+    "spheres": (3, math.pi / 6),
+}
+NAMED_IN_3D = ("spheres",)
 
 DEFAULT_RESOLUTION = 32
 # Points a side, in 2D and in 3D.
@@ -24,7 +30,7 @@ class Microstructure:
     """Two or more phases in a periodic square or cube. Make one with `make_microstructure`.
 
     Attributes:
-        name: "laminate", "cylinders", "checkerboard" or "image".
+        name: "laminate", "cylinders", "checkerboard", "spheres" or "image".
         number: what the kernel calls it.
         resolution: points a side.
         labels: phase of each point [z,] y, x, shape (resolution,) * ndim int32; None if it follows
@@ -40,8 +46,8 @@ class Microstructure:
 
     @property
     def ndim(self) -> int:
-        """2 or 3; what follows from a fraction alone is in 2D."""
-        return 2 if self.labels is None else self.labels.ndim
+        """2 or 3."""
+        return self.labels.ndim if self.labels is not None else 3 if self.name in NAMED_IN_3D else 2
 
     def fractions(self, nphase: int) -> np.ndarray:
         """Area or volume fractions of the phases of an image, shape (nphase,)."""
@@ -71,7 +77,8 @@ def make_microstructure(microstructure, resolution: int | None, nphase: int) -> 
         raise ConfigError(
             f"microstructure '{microstructure}' must have 2 phases, got {nphase}; name matrix and inclusion"
         )
-    resolution = _checked_resolution(DEFAULT_RESOLUTION if resolution is None else resolution)
+    ndim = 3 if microstructure in NAMED_IN_3D else 2
+    resolution = _checked_resolution(DEFAULT_RESOLUTION if resolution is None else resolution, ndim)
     number, largest = NAMED[microstructure]
     labels = _checkerboard(resolution) if microstructure == "checkerboard" else None
     return Microstructure(microstructure, number, resolution, labels, largest)
@@ -82,7 +89,7 @@ def _checkerboard(resolution: int) -> np.ndarray:
     return (half[:, None] ^ half[None, :]).astype(np.int32)
 
 
-def _checked_resolution(resolution: int, ndim: int = 2) -> int:
+def _checked_resolution(resolution: int, ndim: int) -> int:
     whole = isinstance(resolution, int | np.integer) and not isinstance(resolution, bool)
     if not whole or resolution % 2 or not SMALLEST <= resolution <= LARGEST[ndim]:
         raise ConfigError(

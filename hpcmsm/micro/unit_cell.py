@@ -1,23 +1,25 @@
-"""Homogenised heat conductivity of a periodic unit cell in 2D (kernel kernels/unit_cell.c)."""
+"""Homogenised heat conductivity of a periodic unit cell in 2D or 3D."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple
 
 import numpy as np
 
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
-from hpcmsm.kernels import Kernel
 from hpcmsm.micro.base import MicroModel
+from hpcmsm.micro.cell_problem import CellProblem, Solution, extruded, smallest_eigenvalue
 from hpcmsm.micro.microstructure import make_microstructure
 
 # 50 K from the nearest known sample are too far for a surrogate at the default gate.novelty of 0.05.
 TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0, upper=5000.0, scale=1000.0)
-CONDUCTIVITY = Field("conductivity", 3, "W/(m K)", "effective conductivity", lower=0.0, spd=True)
+CONDUCTIVITY = {
+    ndim: Field("conductivity", size, "W/(m K)", "effective conductivity", lower=0.0, spd=True)
+    for ndim, size in ((2, 3), (3, 6))
+}
 
 # Relative distance by which an answer may lie outside Wiener's bounds: a laminate lies on them, and a
 # surrogate good enough for a usual gate must not be refused for being slightly on the wrong side.
@@ -26,40 +28,27 @@ WIENER_SLACK = 1e-3
 # Below this the rounding of the sums is larger than what more iterations gain.
 SMALLEST_TOLERANCE = 1e-14
 
-
-# Scratch numbers per point that the kernel's float64 build takes.
-SCRATCH_WORDS = 12
-
-
-class Solution(NamedTuple):
-    """What the kernel returns.
-
-    outputs: K (xx, yy, xy) in W/(m K), shape (3, n). residual: of the scaled equations, relative to
-    their right-hand side, the larger of the two loads. iterations: likewise. status: see `UnitCell`.
-    """
-
-    outputs: np.ndarray
-    residual: np.ndarray
-    iterations: np.ndarray
-    status: np.ndarray
+BAD_INPUT = 2  # status
 
 
 class UnitCell(MicroModel):
     """Conductivity tensor of a composite, from the periodic cell problem at the macro temperature.
 
-    Finite volumes on resolution^2 points, solved by multigrid-preconditioned conjugate gradients, with
-    the energy as output, whose error is quadratic in that of the solution. The iteration ends when the
-    estimated relative error of K_xx and K_yy is below the tolerance (measured: true error at most 0.9
-    tolerances for contrasts to 100, 1.6 for random voxels of contrast 1e4); the error of K_xy is then
-    below tolerance * sqrt(K_xx K_yy). The grid's own error comes on top: for cylinders of contrast 10
-    at most 3e-3, 2e-3 and 9e-4 at 32, 64 and 128 points a side, and about five times that at contrast 50.
+    Finite volumes on resolution^2 or resolution^3 points, solved by multigrid-preconditioned conjugate
+    gradients, with the energy as output, whose error is quadratic in that of the solution. The iteration
+    ends when the estimated relative error of K_xx, K_yy, ... is below the tolerance (measured: true error
+    at most 0.9 tolerances for contrasts to 100, 1.6 for random voxels of contrast 1e4); the error of K_xy
+    is then below tolerance * sqrt(K_xx K_yy). The grid's own error comes on top: for cylinders of contrast
+    10 at most 3e-3, 2e-3 and 9e-4 at 32, 64 and 128 points a side, and about five times that at contrast 50.
 
     Args:
         microstructure: phase 0 is the matrix, phase 1 the inclusion.
             "laminate": layers normal to x, so that K_xx is the series mean, exact for any fraction;
             "cylinders": square array, in section; "checkerboard": two squares of each phase;
-            or an array of phase numbers [y, x], shape (m, m).
-        conductivities: one function per phase, temperature (n,) in K -> W/(m K), shape (n,) or a number.
+            "spheres": simple cubic array, in 3D; or an array of phase numbers [y, x], shape (m, m), or
+            [z, y, x], shape (m, m, m).
+        conductivities: one function per phase, temperature (n,) in K -> W/(m K), shape (n,) or a number;
+            of a phase that conducts differently along the axes a sequence of ndim functions.
         resolution: points a side, even, best a power of two; None: 32, or one per pixel of an image.
         tolerance: relative error of K that the iteration may leave.
         max_iterations: cap; a cell that reaches it gets status 1.
@@ -67,6 +56,8 @@ class UnitCell(MicroModel):
             an input of the cell.
         backend: "cpu" or "gpu".
         phases: names of the materials of the phases, if they are known.
+        ndim: 2 or 3, of the tensor; None: that of the microstructure. With 3, one of the plane stands
+            for a cell that does not change along z (fibres, layers), at the cost of 2D.
     Raises:
         ConfigError: an argument is wrong.
 
@@ -79,24 +70,26 @@ class UnitCell(MicroModel):
     def __init__(
         self,
         microstructure: str | np.ndarray,
-        conductivities: Sequence[Callable],
+        conductivities: Sequence[Callable | Sequence[Callable]],
         resolution: int | None = None,
         tolerance: float = 1e-6,
         max_iterations: int = 200,
         fraction: float | None = None,
         backend: str = "cpu",
         phases: Sequence[str] = (),
+        ndim: int | None = None,
     ):
-        self.conductivities = tuple(conductivities)
-        self.nphase = len(self.conductivities)
+        self.nphase = len(conductivities)
         self.microstructure = make_microstructure(microstructure, resolution, self.nphase)
+        self.ndim = _checked_dimension(ndim, self.microstructure.ndim)
+        self.conductivities = _by_axis(conductivities, self.ndim)
         self.tolerance, self.max_iterations = _checked_limits(tolerance, max_iterations)
         self.fraction = self._checked_fraction(fraction)
         self.phases = _checked_names(phases, self.nphase)
         self.backend = backend
         self.inputs = (TEMPERATURE, *self._fraction_field())
-        self.outputs = (CONDUCTIVITY,)
-        self._kernel = Kernel.load("unit_cell", "unit_cell_2d", backend=backend, dtype="float64")
+        self.outputs = (CONDUCTIVITY[self.ndim],)
+        self._problem = CellProblem(self.microstructure, self.tolerance, self.max_iterations, backend)
 
     def evaluate(self, batch: Batch) -> Answer:
         """Solve the cell problems of a batch in one kernel call."""
@@ -108,48 +101,38 @@ class UnitCell(MicroModel):
 
     def solve(self, inputs: np.ndarray) -> Solution:
         """The cell problems of these inputs, shape (ninput, n), with what the solver tells of them."""
-        ncells, cell, kernel = inputs.shape[1], self.microstructure, self._kernel
-        fraction = self._fraction_of(inputs)
-        solution = Solution(
-            outputs=kernel.on_device(np.empty((3, ncells))),
-            residual=kernel.on_device(np.empty(ncells)),
-            iterations=kernel.on_device(np.empty(ncells, np.int32)),
-            status=kernel.on_device(np.empty(ncells, np.int32)),
+        phases = self._phase_conductivities(inputs)
+        found = self._problem.solve(
+            np.ascontiguousarray(phases[: self.microstructure.ndim]), self._fraction_of(inputs)
         )
-        kernel(
-            ncells=ncells,
-            n=cell.resolution,
-            nphase=self.nphase,
-            nword=SCRATCH_WORDS,
-            microstructure=cell.number,
-            max_iterations=self.max_iterations,
-            tolerance=self.tolerance,
-            labels=None if cell.labels is None else kernel.on_device(cell.labels),
-            phases=kernel.on_device(self._phase_conductivities(inputs)),
-            fraction=None if fraction is None else kernel.on_device(fraction),
-            conductivity=solution.outputs,
-            residual=solution.residual,
-            iterations=solution.iterations,
-            status=solution.status,
-        )
-        return Solution(*(kernel.on_host(array) for array in solution))
+        if self.ndim == self.microstructure.ndim:
+            return found
+        along_z = np.where(found.status == BAD_INPUT, np.nan, self._mean(inputs, phases)[-1])
+        return found._replace(outputs=extruded(found.outputs, along_z))
+
+    def _mean(self, inputs: np.ndarray, phases: np.ndarray) -> np.ndarray:
+        """Arithmetic means over the phases, shape (naxis, n), of values (naxis, nphase, n)."""
+        return (self.phase_fractions(inputs) * phases).sum(axis=1)
 
     def admissible(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Whether the eigenvalues of K lie within Wiener's bounds, the harmonic and arithmetic means.
+        """Whether K lies between Wiener's bounds: no eigenvalue of the differences is negative.
+
+        The bounds are the harmonic and arithmetic means of the phases, along each axis.
 
         Source: O. Wiener 1912, Abh. Math.-Phys. Kl. Saechs. Ges. Wiss. 32, 507.
         """
-        phases, fractions = self._phase_conductivities(inputs), self.phase_fractions(inputs)
-        xx, yy, xy = outputs
         with np.errstate(all="ignore"):
-            highest = (fractions * phases).sum(axis=0) * (1 + WIENER_SLACK)
-            lowest = (1 - WIENER_SLACK) / (fractions / phases).sum(axis=0)
-            middle, radius = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-        # Comparisons with NaN are false, so that it is never admissible.
-        return (middle - radius >= lowest) & (middle + radius <= highest)
+            phases = self._phase_conductivities(inputs)
+            lowest = (1 - WIENER_SLACK) / self._mean(inputs, 1.0 / phases)
+            highest = (1 + WIENER_SLACK) * self._mean(inputs, phases)
+            above, below = outputs.copy(), -outputs
+            above[: self.ndim] -= lowest
+            below[: self.ndim] += highest
+            # Comparisons with NaN are false, so that it is never admissible.
+            return (smallest_eigenvalue(above) >= 0) & (smallest_eigenvalue(below) >= 0)
 
     def phase_fractions(self, inputs: np.ndarray) -> np.ndarray:
-        """Area fractions, shape (nphase, n)."""
+        """Area or volume fractions, shape (nphase, n)."""
         fraction = self._fraction_of(inputs)
         if fraction is None:
             return np.tile(self.microstructure.fractions(self.nphase)[:, None], inputs.shape[1])
@@ -159,6 +142,7 @@ class UnitCell(MicroModel):
         """Microstructure, resolution, tolerance, backend; fraction and names of the phases if given."""
         facts = {
             "model": "UnitCell",
+            "ndim": self.ndim,
             "microstructure": self.microstructure.name,
             "resolution": self.microstructure.resolution,
             "tolerance": self.tolerance,
@@ -197,12 +181,40 @@ class UnitCell(MicroModel):
         return np.ascontiguousarray(inputs[1])
 
     def _phase_conductivities(self, inputs: np.ndarray) -> np.ndarray:
-        """W/(m K), shape (nphase, n); whatever is not finite becomes a status of the cell."""
-        values = np.empty((self.nphase, inputs.shape[1]))
+        """W/(m K), shape (naxis, nphase, n); whatever is not finite becomes a status of the cell."""
+        values = np.empty((len(self.conductivities), self.nphase, inputs.shape[1]))
         with np.errstate(all="ignore"):
-            for phase, conductivity in enumerate(self.conductivities):
-                values[phase] = conductivity(inputs[0])
+            for axis, functions in enumerate(self.conductivities):
+                for phase, conductivity in enumerate(functions):
+                    values[axis, phase] = conductivity(inputs[0])
         return values
+
+
+def _by_axis(conductivities: Sequence, ndim: int) -> tuple[tuple[Callable, ...], ...]:
+    """The functions of all phases for each axis; for one that stands for all if no phase has several."""
+    several = [not callable(given) for given in conductivities]
+    for given, listed in zip(conductivities, several, strict=True):
+        if listed and len(given) != ndim:
+            raise ConfigError(
+                f"conductivities of a phase must be one function or {ndim}, one per axis, got {len(given)}; "
+                "give as many as the cell has dimensions"
+            )
+    naxis = ndim if any(several) else 1
+    return tuple(
+        tuple(given[axis] if listed else given for given, listed in zip(conductivities, several, strict=True))
+        for axis in range(naxis)
+    )
+
+
+def _checked_dimension(ndim: int | None, least: int) -> int:
+    if ndim is None:
+        return least
+    if ndim not in (2, 3) or ndim < least:
+        raise ConfigError(
+            f"ndim must be {least}{' or 3' if least == 2 else ''} for this microstructure, got {ndim}; "
+            "a cell in 3D has no tensor in 2D"
+        )
+    return int(ndim)
 
 
 def _checked_limits(tolerance: float, max_iterations: int) -> tuple[float, int]:

@@ -3,34 +3,12 @@
 import numpy as np
 import oracles
 import pytest
+from unit_cell_harness import ask, conductivity, constants, solve_image
 
 from hpcmsm.batch import Batch
 from hpcmsm.errors import ConfigError
-from hpcmsm.kernels import Kernel, compile_for_gpu
 from hpcmsm.micro.trial import try_out
 from hpcmsm.micro.unit_cell import UnitCell
-
-
-def ask(cell, *inputs):
-    """Answer to inputs that are given row by row, each a number or an array."""
-    inputs = np.array(np.broadcast_arrays(*(np.atleast_1d(row) for row in inputs)), float)
-    ncells = inputs.shape[1]
-    return cell.evaluate(Batch(np.arange(ncells), inputs, np.empty((0, ncells))))
-
-
-def constants(*values):
-    """Phases whose conductivity does not depend on temperature."""
-    return [lambda temperature, value=value: np.full_like(temperature, value) for value in values]
-
-
-def conductivity(microstructure, *phases, tolerance=1e-10, **options):
-    """K (xx, yy, xy) of one cell, which must have converged."""
-    cell = UnitCell(microstructure, constants(*phases), tolerance=tolerance, **options)
-    inputs = [300.0, options["inputs"]] if "inputs" in options else [300.0]
-    answer = ask(cell, *inputs)
-    assert answer.status.tolist() == [0]
-    return answer.outputs[:, 0]
-
 
 # ------------------------------------------------------------------------------- exact solutions
 
@@ -132,7 +110,7 @@ def test_cylinders_against_subsampled_faces(resolution, fraction, contrast):
 def test_the_two_oracles_agree():
     rng = np.random.default_rng(5)
     kx, ky = oracles.image_faces(rng.integers(0, 2, (12, 12)), np.array([[1.0, 2.0], [30.0, 0.5]]))
-    k, _ = oracles.fft_pcg(kx, ky, 1e-8)
+    k, _ = oracles.fft_pcg((kx, ky), 1e-8)
     for cell in range(2):
         np.testing.assert_allclose(k[:, cell], oracles.sparse_conductivity(kx[cell], ky[cell]), atol=1e-10)
 
@@ -154,31 +132,6 @@ def test_error_is_below_the_tolerance(contrast, tolerance):
         k = conductivity(labels, 1.0, contrast, tolerance=tolerance)
         scale = np.array([exact[0], exact[1], np.sqrt(exact[0] * exact[1])])
         assert np.all(np.abs(k - exact) < tolerance * scale)
-
-
-def solve_image(labels, phases, tolerance, max_iterations, dtype="float64"):
-    """Outputs, status and iterations, straight from the kernel."""
-    kernel = Kernel.load("unit_cell", "unit_cell_2d", dtype=dtype)
-    (nphase, ncells), n = phases.shape, labels.shape[0]
-    outputs, residual = np.empty((3, ncells), dtype), np.empty(ncells, dtype)
-    iterations, status = np.empty(ncells, np.int32), np.empty(ncells, np.int32)
-    kernel(
-        ncells=ncells,
-        n=n,
-        nphase=nphase,
-        nword={"float64": 12, "float32": 16}[dtype],
-        microstructure=0,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        labels=labels.astype(np.int32),
-        phases=phases.astype(dtype),
-        fraction=None,
-        conductivity=outputs,
-        residual=residual,
-        iterations=iterations,
-        status=status,
-    )
-    return outputs, status, iterations, residual
 
 
 def disc(n):
@@ -335,9 +288,3 @@ def test_admissible_means_within_wieners_bounds():
 def test_wrong_arguments_are_named(options, text):
     with pytest.raises(ConfigError, match=text):
         UnitCell(**({"microstructure": "cylinders", "conductivities": constants(1.0, 2.0)} | options))
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-def test_the_same_source_compiles_for_gpus(architecture, dtype):
-    assert len(compile_for_gpu("unit_cell", architecture, dtype)) > 1000

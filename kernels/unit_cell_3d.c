@@ -1,0 +1,73 @@
+/* Homogenised conductivity of periodic unit cells in 3D.
+
+   div(k (e_j + grad chi_j)) = 0 with periodic chi_j, for the loads j = x, y, z; from the energy,
+   K_ij = <(e_i + grad chi_i) k (e_j + grad chi_j)>, whose error is quadratic in that of chi.
+   Solved in unit_cell_solve.h. */
+
+#include "unit_cell_space.h"
+#include "unit_cell_levels.h"
+#include "unit_cell_solve.h"
+#include "unit_cell_results.h"
+#include "unit_cell_phases.h"
+#include "unit_cell_spheres.h"
+
+/* The faces of level 0, or their derivatives; takes the vectors as scratch memory. */
+INLINE void make_faces(
+    int microstructure, const Level *level, Vectors v, const int *labels, const int *image, const Input *in, int by)
+{
+    if (microstructure == SPHERES)
+        faces_of_sphere(level, in, by, v.r, v.x);
+    else
+        faces_of_image(level, labels, image, in, by);
+}
+
+/* Effective conductivity of unit cells. */
+KERNEL unit_cell_3d(
+    long ncells,            // number of cells
+    long n,                 // points a side, even, at least 4
+    long nphase,            // number of phases
+    long naxis,             // 1, or 3 where phases conduct differently along x, y and z
+    long nimage,            // number of images
+    long nword,             // scratch numbers per point: 11 in float64, 14 in float32
+    int microstructure,     // 0 image, 3 spheres
+    long max_iterations,    // cap of the conjugate gradients
+    real tolerance,         // relative error of the diagonal of the conductivity
+    const int *labels,      // optional (nimage, n, n, n) phase of each point [z][y][x], for images
+    const int *image,       // optional (ncells) which image a cell has; left out, the first
+    const real *phases,     // (naxis, nphase, ncells) [W/(m K)] conductivities
+    const real *fraction,   // optional (ncells) of phase 1, for spheres
+    real *conductivity,     // (6, ncells) [W/(m K)] xx, yy, zz, yz, xz, xy
+    real *residual,         // (ncells) of the scaled equations, relative to the right-hand side
+    int *iterations,        // (ncells) the largest of the three loads
+    int *status,            // (ncells) 0 good, 1 not converged, 2 bad input
+    real *scratch           // scratch (nword * n * n * n + 1200 + naxis * nphase) vectors and levels
+)
+{
+    FOR_EACH_TEAM(team, ncells) {
+        real *memory = TEAM_SCRATCH(scratch, nword * n * n * n + 1200 + naxis * nphase);
+        real energy[NCOMPONENT][LANES];
+        Level level[MAX_LEVELS];
+        Vectors v;
+        Outcome told;
+        Input in;
+        in.phase = memory, in.nphase = nphase, in.naxis = naxis;
+        int nlevel = lay_out(n, number_of_chords(n) / 3 + 1, memory + naxis * nphase * LANES, level, &v);
+
+        real most = microstructure == SPHERES ? R(0.52359877559829887308) : R(1);
+        read_input(team, ncells, nimage, image, phases, fraction, most, &in);
+        make_faces(microstructure, level, v, labels, image, &in, VALUE);
+        set_up_levels(level, nlevel);
+        solve_loads(level, nlevel, v, in.contrast, tolerance, max_iterations, &told);
+        energies(level, v, energy);
+
+        TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) {
+            long c = CELL_OF(team, l, ncells);
+            real points = number_of_points(n), spoil = in.bad[l] ? R(0) / R(!in.bad[l]) : 0; /* NaN */
+            for (int k = 0; k < NCOMPONENT; ++k) conductivity[k * ncells + c] = energy[k][l] / points + spoil;
+            residual[c] = told.residual[l];
+            iterations[c] = told.steps[l];
+            status[c] = in.bad[l] ? BAD_INPUT : told.open[l] ? NOT_CONVERGED : OK;
+        }
+        TEAM_BARRIER;
+    }
+}
