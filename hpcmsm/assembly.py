@@ -75,6 +75,8 @@ def evaluate_cell_fields(case: Case, grid: Grid, micro: MicroModel) -> dict[str,
         field = declared.get(name, Field(name))
         _check_range(field, values, grid)
         result[name] = (Field(name, 1, given.unit, field.about, field.lower, field.upper), values)
+    for name, values in micro.draw_fields(grid.ids).items():
+        result.setdefault(name, (declared[name], values))
     return result
 
 

@@ -79,6 +79,8 @@ def _numbers(value: str, text: str) -> np.ndarray:
 
 
 def _check_range(field: Field, name: str, values: np.ndarray) -> None:
+    if field.whole and not np.array_equal(values, np.rint(values)):
+        raise ConfigError(f"--input {name} must be whole numbers, got {values}; choose first, last and count")
     bad = values[~(np.isfinite(values) & (values >= field.lower) & (values <= field.upper))]
     if bad.size:
         raise ConfigError(

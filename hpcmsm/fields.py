@@ -29,6 +29,7 @@ class Field:
         scale: a change that matters, for distances between inputs; where None, the range from lower to
             upper if that is finite.
         start: value before the first step, where nothing else defines it.
+        whole: it takes whole numbers only.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Field:
     spd: bool = False
     start: float = 0.0
     scale: float | None = None
+    whole: bool = False
 
     def __post_init__(self):
         if self.size < 1:

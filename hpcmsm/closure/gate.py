@@ -78,6 +78,10 @@ class Gate(Closure):
                 f"surrogate.enabled must be false for {type(micro).__name__}, got true; "
                 "its history is 'full', so every cell must be advanced in every step"
             )
+        if micro.no_surrogate:
+            raise ConfigError(
+                f"surrogate.enabled must be false for {type(micro).__name__}, got true; {micro.no_surrogate}"
+            )
         self.inner, self.micro, self.surrogate, self.replay = inner, micro, surrogate, replay
         self.gate, self.training = gate, training
         self.tolerance = Tolerance(gate.tolerance, inner.outputs)

@@ -26,6 +26,7 @@ class MicroModel(ABC):
         history: "none" (stateless, may be replaced by a surrogate freely), "liftable"
             (`lift` rebuilds a state), "full" (must be advanced in every step).
         phases: names of the materials that its phases are made of, if it has any.
+        no_surrogate: why no surrogate may answer in its place, and what to do; empty where one may.
     """
 
     inputs: ClassVar[tuple[Field, ...]]
@@ -33,6 +34,7 @@ class MicroModel(ABC):
     state: ClassVar[tuple[Field, ...]] = ()
     history: ClassVar[History] = "none"
     phases: tuple[str, ...] = ()
+    no_surrogate: str = ""
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> Answer:
@@ -69,6 +71,10 @@ class MicroModel(ABC):
             f"{type(self).__name__}.lift must be defined for history 'liftable', got none; "
             "define it or declare history 'full'"
         )
+
+    def draw_fields(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs that it gives the cells itself where the case does not, by name, shape (n,) each."""
+        return {}
 
     def phase_fractions(self, inputs: np.ndarray) -> np.ndarray | None:
         """Volume fractions of the phases, shape (nphase, n), or None if it has no phases."""

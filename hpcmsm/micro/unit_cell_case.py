@@ -15,8 +15,9 @@ from hpcmsm.expressions import Expression
 from hpcmsm.micro.generators import KINDS, Recipe
 from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED
 from hpcmsm.micro.unit_cell import UnitCell
+from hpcmsm.micro.varied import VariedCell
 
-IMAGE = "image:"
+IMAGE, OWN = "image:", "own"
 
 
 class Options(Section):
@@ -27,6 +28,9 @@ class Options(Section):
     .h5:/dataset), relative to the case file. resolution: points a side, 32 or one per pixel of
     an image if left out. fraction: of the second phase; without it, a field
     `fraction` of the cells (laminate, cylinders).
+    realisations: how many microstructures there are: 1, shared by all cells; a library of some, of which
+    the field `realisation` names the cell's (without it, one is drawn for every cell); or "own", one for
+    every cell, drawn from the seed and its id. Images of a library stand one after the other in a stack.
     ndim, seed, count (of inclusions or grains) and correlation_length (a part of the cell's side) are of
     those that are drawn.
     """
@@ -35,6 +39,7 @@ class Options(Section):
     phases: list[str] = Key(min_length=1)
     ndim: Literal[2, 3] = 2
     resolution: Annotated[int, Key(ge=4, le=1024, strict=True)] | None = None
+    realisations: Annotated[int, Key(ge=1, strict=True)] | Literal["own"] = 1
     seed: Annotated[int, Key(ge=0, lt=2**63, strict=True)] = 1
     count: Count | None = None
     correlation_length: Real | None = None
@@ -48,44 +53,75 @@ def from_case(
     materials: dict[str, Material],
     fields: dict[str, CellField],
     read_image: Callable[[str], np.ndarray],
-) -> UnitCell:
+) -> UnitCell | VariedCell:
     """Build the model from the table [micro].
 
     Raises:
         ConfigError: an option is wrong, a material or an image is missing.
     """
     options = validate(Options, section.options, "case file", "micro.")
-    microstructure, fraction = _labels_or_name(options, read_image), options.fraction
-    if options.microstructure in KINDS:  # the labels say it
-        fraction = None
-    if isinstance(microstructure, np.ndarray) and microstructure.ndim == 3:
-        raise ConfigError(
-            f"micro.microstructure must be in 2 dimensions, got '{options.microstructure}'; the kernel in 3D "
-            "is not there yet"
+    conductivities = [_conductivity(materials, name) for name in options.phases]
+
+    def cell(microstructure: np.ndarray | str) -> UnitCell:
+        if isinstance(microstructure, np.ndarray) and microstructure.ndim == 3:
+            raise ConfigError(
+                f"micro.microstructure must be in 2 dimensions, got '{options.microstructure}'; the kernel in "
+                "3D is not there yet"
+            )
+        drawn = options.microstructure in KINDS  # then the labels say the fraction
+        return UnitCell(
+            microstructure=microstructure,
+            conductivities=conductivities,
+            resolution=options.resolution,
+            tolerance=options.tolerance,
+            max_iterations=options.max_iterations,
+            fraction=None if drawn else options.fraction,
+            backend=section.backend,
+            phases=options.phases,
         )
-    model = UnitCell(
-        microstructure=microstructure,
-        conductivities=[_conductivity(materials, name) for name in options.phases],
-        resolution=options.resolution,
-        tolerance=options.tolerance,
-        max_iterations=options.max_iterations,
-        fraction=fraction,
-        backend=section.backend,
-    )
-    model.phases = tuple(options.phases)
-    return model
+
+    if options.realisations == 1:
+        return cell(_one(options, read_image))
+    labels = _library(options, read_image)
+    fractions = None
+    if options.microstructure in KINDS and options.fraction is not None:
+        fractions = np.bincount(labels(0).ravel(), minlength=2) / labels(0).size
+    number = None if options.realisations == OWN else options.realisations
+    return VariedCell(lambda realisation: cell(labels(realisation)), number, options.seed, fractions)
 
 
-def _labels_or_name(options: Options, read_image: Callable[[str], np.ndarray]) -> np.ndarray | str:
-    """The labels of an image or of a microstructure that is drawn; the name of any other."""
+def _one(options: Options, read_image: Callable[[str], np.ndarray]) -> np.ndarray | str:
+    """What all cells share: a name, or the labels of an image or of a microstructure that is drawn."""
     name = options.microstructure
-    if name.startswith(IMAGE):
-        labels = read_image(name.removeprefix(IMAGE))
-        _check_phases(labels, name.removeprefix(IMAGE), options.phases)
-        return labels
     if name in NAMED:
         return name
-    return recipe_of(options).labels()
+    return _image(options, read_image) if name.startswith(IMAGE) else recipe_of(options).labels()
+
+
+def _library(options: Options, read_image: Callable[[str], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """A function realisation -> labels: of what is drawn, or of the images in a stack."""
+    if options.microstructure in NAMED:
+        raise ConfigError(
+            f"micro.realisations must be left out for '{options.microstructure}', got {options.realisations}; "
+            f"those that differ are {', '.join(KINDS)}"
+        )
+    if not options.microstructure.startswith(IMAGE):
+        return recipe_of(options).labels
+    stack = _image(options, read_image)
+    if options.realisations == OWN or len(stack) != options.realisations:
+        raise ConfigError(
+            f"micro.realisations must be {len(stack)}, the number of images in the stack "
+            f"'{options.microstructure.removeprefix(IMAGE)}' (its first axis), got {options.realisations}; "
+            "correct it"
+        )
+    return lambda realisation: stack[realisation]
+
+
+def _image(options: Options, read_image: Callable[[str], np.ndarray]) -> np.ndarray:
+    name = options.microstructure.removeprefix(IMAGE)
+    labels = read_image(name)
+    _check_phases(labels, name, options.phases)
+    return labels
 
 
 def recipe_of(options: Options) -> Recipe:

@@ -51,6 +51,8 @@ def collect(case: Case, folder: Path, count: int, given: list[str], comm) -> Dat
         if not 1 <= count <= MOST_SAMPLES:
             raise ConfigError(f"-n must lie between 1 and {MOST_SAMPLES}, got {count}; change it")
         points = sobol_points(input_ranges(micro, given), count, case.seed)
+        whole = [field.whole for field in micro.inputs for _ in field.component_names]
+        points[whole] = np.rint(points[whole])
     table = _answers(micro, points, case.time.step, comm)
     good = table[0] == 0.0
     if good.sum() < 0.5 * count:
