@@ -65,8 +65,8 @@ def from_case(
     def cell(microstructure: np.ndarray | str) -> UnitCell:
         if isinstance(microstructure, np.ndarray) and microstructure.ndim == 3:
             raise ConfigError(
-                f"micro.microstructure must be in 2 dimensions, got '{options.microstructure}'; the kernel in "
-                "3D is not there yet"
+                f"micro.microstructure must be in 2 dimensions, got '{options.microstructure}'; a "
+                "kernel for 3D is not there yet"
             )
         drawn = options.microstructure in KINDS  # then the labels say the fraction
         return UnitCell(
@@ -102,8 +102,8 @@ def _library(options: Options, read_image: Callable[[str], np.ndarray]) -> Calla
     """A function realisation -> labels: of what is drawn, or of the images in a stack."""
     if options.microstructure in NAMED:
         raise ConfigError(
-            f"micro.realisations must be left out for '{options.microstructure}', got {options.realisations}; "
-            f"those that differ are {', '.join(KINDS)}"
+            f"micro.realisations must be left out for '{options.microstructure}', got "
+            f"{options.realisations}; those that differ are {', '.join(KINDS)}"
         )
     if not options.microstructure.startswith(IMAGE):
         return recipe_of(options).labels
