@@ -14,7 +14,7 @@ size = [0.011, 0.007]
 [time]
 scheme = "rk2"
 step = 0.05
-end = 0.5
+end = 0.25
 [materials.matrix]
 conductivity = "0.2 + 4e-4 * (temperature - 300)"
 [materials.fibre]
