@@ -16,7 +16,8 @@ from hpcmsm.errors import HpcmsmError
 STREAMS = {
     name: number
     for number, name in enumerate(
-        ("audit", "thin", "calibrate", "split", "shuffle", "weights", "trial", "microstructure"), start=1
+        ("audit", "thin", "calibrate", "split", "shuffle", "weights", "trial", "microstructure", "atoms"),
+        start=1,
     )
 }
 

@@ -24,6 +24,8 @@ MODELS = {
     "tt06": "hpcmsm.micro.tt06",
     "grain": "hpcmsm.micro.grain",
     "cantera": "hpcmsm.micro.chemistry",
+    "cauchy_born": "hpcmsm.micro.cauchy_born",
+    "lennard_jones": "hpcmsm.micro.lennard_jones",
 }
 
 
