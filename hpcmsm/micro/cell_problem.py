@@ -47,14 +47,24 @@ class CellProblem:
             SOURCES[self.ndim], f"unit_cell_{self.ndim}d", backend=backend, dtype="float64"
         )
 
-    def solve(self, phases: np.ndarray, fraction: np.ndarray | None) -> Solution:
+    def solve(
+        self,
+        phases: np.ndarray,
+        fraction: np.ndarray | None,
+        labels: np.ndarray | None = None,
+        image: np.ndarray | None = None,
+    ) -> Solution:
         """K of cells.
 
         Args:
             phases: conductivities in W/(m K), shape (naxis, nphase, n); naxis is 1, or ndim where phases
                 conduct differently along the axes.
             fraction: of phase 1, shape (n,), for microstructures that have one.
+            labels, image: several images (nimage, ...) int32 in place of the microstructure's own, and which
+                of them each cell has, shape (n,) int32; a number that is none of theirs is bad input.
         """
+        if labels is None and self.microstructure.labels is not None:
+            labels = self.microstructure.labels[None]
         kernel, cell = self._kernel, self.microstructure
         naxis, nphase, ncells = phases.shape
         solution = Solution(
@@ -68,13 +78,13 @@ class CellProblem:
             n=cell.resolution,
             nphase=nphase,
             naxis=naxis,
-            nimage=1,
+            nimage=1 if labels is None else len(labels),
             nword=SCRATCH_WORDS[self.ndim],
             microstructure=cell.number,
             max_iterations=self.max_iterations,
             tolerance=self.tolerance,
-            labels=None if cell.labels is None else kernel.on_device(cell.labels[None]),
-            image=None,
+            labels=None if labels is None else kernel.on_device(labels),
+            image=None if image is None else kernel.on_device(image),
             phases=kernel.on_device(phases),
             fraction=None if fraction is None else kernel.on_device(fraction),
             conductivity=solution.outputs,

@@ -102,13 +102,15 @@ class UnitCell(MicroModel):
     def solve(self, inputs: np.ndarray) -> Solution:
         """The cell problems of these inputs, shape (ninput, n), with what the solver tells of them."""
         phases = self._phase_conductivities(inputs)
-        found = self._problem.solve(
-            np.ascontiguousarray(phases[: self.microstructure.ndim]), self._fraction_of(inputs)
-        )
+        found = self._solve_problem(inputs, np.ascontiguousarray(phases[: self.microstructure.ndim]))
         if self.ndim == self.microstructure.ndim:
             return found
         along_z = np.where(found.status == BAD_INPUT, np.nan, self._mean(inputs, phases)[-1])
         return found._replace(outputs=extruded(found.outputs, along_z))
+
+    def _solve_problem(self, inputs: np.ndarray, phases: np.ndarray) -> Solution:
+        """K in the dimensions of the microstructure, for phases (naxis, nphase, n)."""
+        return self._problem.solve(phases, self._fraction_of(inputs))
 
     def _mean(self, inputs: np.ndarray, phases: np.ndarray) -> np.ndarray:
         """Arithmetic means over the phases, shape (naxis, n), of values (naxis, nphase, n)."""

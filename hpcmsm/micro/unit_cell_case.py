@@ -15,7 +15,7 @@ from hpcmsm.expressions import Expression
 from hpcmsm.micro.generators import KINDS, Recipe
 from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED
 from hpcmsm.micro.unit_cell import UnitCell
-from hpcmsm.micro.varied import VariedCell
+from hpcmsm.micro.varied import VariedUnitCell
 
 IMAGE, OWN = "image:", "own"
 
@@ -23,21 +23,22 @@ IMAGE, OWN = "image:", "own"
 class Options(Section):
     """Keys of [micro].
 
-    microstructure: "laminate", "cylinders", "checkerboard"; one that is drawn by lot ("random_discs",
-    "random_fibres", "random_spheres", "voronoi", "level_set"); or "image:FILE" (.npy, .tif, or
-    .h5:/dataset), relative to the case file. resolution: points a side, 32 or one per pixel of
+    microstructure: "laminate", "cylinders", "spheres", "checkerboard"; one that is drawn by lot
+    ("random_discs", "random_fibres", "random_spheres", "voronoi", "level_set"); or "image:FILE" (.npy,
+    .tif, or .h5:/dataset), relative to the case file. resolution: points a side, 32 or one per pixel of
     an image if left out. fraction: of the second phase; without it, a field
-    `fraction` of the cells (laminate, cylinders).
+    `fraction` of the cells (laminate, cylinders, spheres).
     realisations: how many microstructures there are: 1, shared by all cells; a library of some, of which
     the field `realisation` names the cell's (without it, one is drawn for every cell); or "own", one for
     every cell, drawn from the seed and its id. Images of a library stand one after the other in a stack.
-    ndim, seed, count (of inclusions or grains) and correlation_length (a part of the cell's side) are of
-    those that are drawn.
+    ndim: 3 for a tensor in 3D; of the drawn ones, grains and level sets are then drawn in 3D, and fibres
+    and named sections go on along z. seed, count (of inclusions or grains) and correlation_length (a part
+    of the cell's side) are of those that are drawn.
     """
 
     microstructure: str
     phases: list[str] = Key(min_length=1)
-    ndim: Literal[2, 3] = 2
+    ndim: Literal[2, 3] | None = None
     resolution: Annotated[int, Key(ge=4, le=1024, strict=True)] | None = None
     realisations: Annotated[int, Key(ge=1, strict=True)] | Literal["own"] = 1
     seed: Annotated[int, Key(ge=0, lt=2**63, strict=True)] = 1
@@ -53,41 +54,31 @@ def from_case(
     materials: dict[str, Material],
     fields: dict[str, CellField],
     read_image: Callable[[str], np.ndarray],
-) -> UnitCell | VariedCell:
+) -> UnitCell:
     """Build the model from the table [micro].
 
     Raises:
         ConfigError: an option is wrong, a material or an image is missing.
     """
     options = validate(Options, section.options, "case file", "micro.")
-    conductivities = [_conductivity(materials, name) for name in options.phases]
-
-    def cell(microstructure: np.ndarray | str) -> UnitCell:
-        if isinstance(microstructure, np.ndarray) and microstructure.ndim == 3:
-            raise ConfigError(
-                f"micro.microstructure must be in 2 dimensions, got '{options.microstructure}'; a "
-                "kernel for 3D is not there yet"
-            )
-        drawn = options.microstructure in KINDS  # then the labels say the fraction
-        return UnitCell(
-            microstructure=microstructure,
-            conductivities=conductivities,
-            resolution=options.resolution,
-            tolerance=options.tolerance,
-            max_iterations=options.max_iterations,
-            fraction=None if drawn else options.fraction,
-            backend=section.backend,
-            phases=options.phases,
-        )
-
+    known = {
+        "conductivities": [_conductivity(materials, name) for name in options.phases],
+        "resolution": options.resolution,
+        "tolerance": options.tolerance,
+        "max_iterations": options.max_iterations,
+        "backend": section.backend,
+        "phases": options.phases,
+        "ndim": options.ndim,
+    }
+    drawn = options.microstructure in KINDS  # then the labels say the fraction
     if options.realisations == 1:
-        return cell(_one(options, read_image))
+        return UnitCell(_one(options, read_image), fraction=None if drawn else options.fraction, **known)
     labels = _library(options, read_image)
     fractions = None
-    if options.microstructure in KINDS and options.fraction is not None:
+    if drawn and options.fraction is not None:
         fractions = np.bincount(labels(0).ravel(), minlength=2) / labels(0).size
     number = None if options.realisations == OWN else options.realisations
-    return VariedCell(lambda realisation: cell(labels(realisation)), number, options.seed, fractions)
+    return VariedUnitCell(labels, number=number, seed=options.seed, fractions=fractions, **known)
 
 
 def _one(options: Options, read_image: Callable[[str], np.ndarray]) -> np.ndarray | str:
@@ -136,9 +127,11 @@ def recipe_of(options: Options) -> Recipe:
         advice = f"did you mean '{close[0]}'?" if close else "choose one of them"
         known = ", ".join([*NAMED, *KINDS, f"{IMAGE}FILE"])
         raise ConfigError(f"micro.microstructure must be one of {known}, got '{name}'; {advice}")
+    # A section is all that is needed of fibres.
+    ndim = 2 if name == "random_fibres" else options.ndim or KINDS[name].ndims[0]
     return Recipe(
         name,
-        options.ndim,
+        ndim,
         options.resolution or DEFAULT_RESOLUTION,
         nphase=len(options.phases),
         seed=options.seed,

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
-from hpcmsm.batch import Answer, Batch
-from hpcmsm.fields import Field, allocate
-from hpcmsm.micro.base import MicroModel
+from hpcmsm.fields import Field
+from hpcmsm.micro.cell_problem import Solution
+from hpcmsm.micro.microstructure import make_microstructure
+from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.parallel import random_uniform
 
-# Microstructures kept at hand, in points; others are drawn again when they are asked.
+# Microstructures kept at hand, and given to one kernel call, in points; others are drawn again when asked.
 MOST_POINTS = 2**24
-BAD_INPUT = 2
 # A draw that no microstructure shares: which realisation a cell gets.
 CHOICE = 2**63
 
@@ -30,74 +29,48 @@ def realisation_field(number: int | None) -> Field:
     return Field("realisation", unit="1", about=about, lower=0.0, upper=last, scale=1.0, whole=True)
 
 
-class VariedCell(MicroModel):
-    """Asks for every cell the model of its own microstructure, which the input `realisation` names.
+class VariedUnitCell(UnitCell):
+    """A unit cell whose microstructure the input `realisation` chooses.
 
     Args:
-        make_cell: the model of a realisation, a function of its number alone; all of them declare the
-            same fields.
+        labels: phases of the points of a realisation, a function of its number alone.
+        conductivities, options: those of `UnitCell`.
         number: how many realisations there are; None: any, then a cell's is its global id.
         seed: of the draw that gives the cells of a library their realisations.
         fractions: of the phases, shape (nphase,), where all realisations have the same.
-    Status of an answer: that of the cell's model, 2 also where there is no such realisation.
+
+    Status of an answer: as for `UnitCell`; 2 also where there is no such realisation.
     """
 
     def __init__(
         self,
-        make_cell: Callable[[int], MicroModel],
+        labels: Callable[[int], np.ndarray],
+        conductivities,
         number: int | None,
         seed: int = 1,
         fractions: np.ndarray | None = None,
+        **options,
     ):
-        self.make_cell, self.number, self.seed, self.fractions = make_cell, number, seed, fractions
-        self._cells: OrderedDict[int, MicroModel] = OrderedDict()
-        first = self._cell(0)
-        self.inputs = (*first.inputs, realisation_field(number))
-        self.outputs, self.state, self.history = first.outputs, first.state, first.history
-        self.phases = first.phases
+        super().__init__(labels(0), conductivities, **options)
+        self.labels, self.number, self.seed, self.fractions = labels, number, seed, fractions
+        self.inputs = (*self.inputs, realisation_field(number))
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         if number is None:
             self.no_surrogate = (
                 "with micro.realisations = 'own' no two cells are alike, and inputs do not tell a surrogate "
                 "in what; use a library, such as micro.realisations = 16"
             )
 
-    def evaluate(self, batch: Batch) -> Answer:
-        """Answer the cells of each realisation together."""
-        answer = Answer(
-            np.full((len(allocate(self.outputs, 0)), batch.ncells), np.nan),
-            batch.state.copy(),
-            np.full(batch.ncells, BAD_INPUT, dtype=np.int32),
-        )
-        for cell, which in self._groups(batch.inputs):
-            part = batch.take(which)
-            found = cell.evaluate(replace(part, inputs=np.ascontiguousarray(part.inputs[:-1])))
-            answer.outputs[:, which], answer.state[:, which] = found.outputs, found.state
-            for name in ("status", "source", "cost", "residual"):
-                getattr(answer, name)[which] = getattr(found, name)
-        return answer
-
-    def initial_state(self, inputs: np.ndarray) -> np.ndarray:
-        """That of the cells' models."""
-        state = allocate(self.state, inputs.shape[1])
-        for cell, which in self._groups(inputs) if self.state else ():
-            state[:, which] = cell.initial_state(np.ascontiguousarray(inputs[:-1, which]))
-        return state
-
-    def admissible(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Whether the model of each cell's microstructure holds its outputs for possible."""
-        fine = np.zeros(inputs.shape[1], dtype=bool)
-        for cell, which in self._groups(inputs):
-            fine[which] = cell.admissible(inputs[:-1, which], outputs[:, which])
-        return fine
-
-    def phase_fractions(self, inputs: np.ndarray) -> np.ndarray | None:
-        """Of each cell's microstructure, shape (nphase, n)."""
+    def phase_fractions(self, inputs: np.ndarray) -> np.ndarray:
+        """Of each cell's microstructure, shape (nphase, n); NaN where there is no such realisation."""
         if self.fractions is not None:
             return np.tile(self.fractions[:, None], inputs.shape[1])
-        fractions = np.full((len(self.phases), inputs.shape[1]), np.nan)
-        for cell, which in self._groups(inputs):
-            fractions[:, which] = cell.phase_fractions(inputs[:-1, which])
-        return fractions
+        numbers, place, known = self._realisations(inputs)
+        table = np.full((self.nphase, numbers.size + 1), np.nan)
+        for column, number in enumerate(numbers):
+            labels = self._labels_of(int(number))
+            table[:, column] = np.bincount(labels.ravel(), minlength=self.nphase) / labels.size
+        return table[:, np.where(known, place, numbers.size)]
 
     def draw_fields(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """The realisation of each cell, drawn by its id; without a library, the id itself."""
@@ -107,24 +80,41 @@ class VariedCell(MicroModel):
         return {"realisation": np.floor(lot * self.number)}
 
     def facts(self) -> dict[str, object]:
-        """Those of the first microstructure, and how many there are."""
-        return {**self._cell(0).facts(), "realisations": self.number or "own", "seed": self.seed}
+        """Those of a unit cell, and how many there are."""
+        return {**super().facts(), "realisations": self.number or "own", "seed": self.seed}
 
-    def _groups(self, inputs: np.ndarray):
-        """The models of a batch, each with the indices of its cells."""
+    def _solve_problem(self, inputs: np.ndarray, phases: np.ndarray) -> Solution:
+        """One kernel call for all cells, or several where they have very many microstructures."""
+        numbers, place, known = self._realisations(inputs)
+        most = max(1, MOST_POINTS // self.microstructure.labels.size)
+        turn = np.where(known, place // most, 0)  # a cell without a microstructure becomes a status
+        calls = [np.flatnonzero(turn == number) for number in range(max(1, -(-numbers.size // most)))]
+        answers = []
+        for number, which in enumerate(calls):
+            some = numbers[number * most : (number + 1) * most].astype(np.int64)
+            stack = [self._labels_of(int(one)) for one in some] or [self.microstructure.labels]
+            image = np.where(known, place % most, -1)[which].astype(np.int32)
+            part = np.ascontiguousarray(phases[:, :, which])
+            answers.append(self._problem.solve(part, None, np.stack(stack), image))
+        back = np.argsort(np.concatenate(calls))
+        return Solution(
+            *(np.concatenate(arrays, axis=-1)[..., back] for arrays in zip(*answers, strict=True))
+        )
+
+    def _realisations(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Realisations that occur, the place of each cell's among them, and whether there is such a one."""
         numbers = inputs[-1]
-        last = self.inputs[-1].upper
-        known = (numbers >= 0) & (numbers <= last) & (numbers == np.rint(numbers))
-        for number in np.unique(numbers[known]):
-            yield self._cell(int(number)), np.flatnonzero(numbers == number)
+        known = (numbers >= 0) & (numbers <= self.inputs[-1].upper) & (numbers == np.rint(numbers))
+        occurring = np.unique(numbers[known])
+        return occurring, np.searchsorted(occurring, numbers), known
 
-    def _cell(self, number: int) -> MicroModel:
-        """The model of a realisation, of which the latest are kept."""
-        if number in self._cells:
-            self._cells.move_to_end(number)
-            return self._cells[number]
-        cell = self._cells[number] = self.make_cell(number)
-        points = getattr(cell, "microstructure", None)
-        while points is not None and len(self._cells) * points.labels.size > MOST_POINTS:
-            self._cells.popitem(last=False)
-        return cell
+    def _labels_of(self, number: int) -> np.ndarray:
+        """Labels of a realisation, of which the latest are kept."""
+        if number in self._kept:
+            self._kept.move_to_end(number)
+        else:
+            resolution = self.microstructure.resolution
+            self._kept[number] = make_microstructure(self.labels(number), resolution, self.nphase).labels
+            while len(self._kept) * self.microstructure.labels.size > MOST_POINTS and len(self._kept) > 1:
+                self._kept.popitem(last=False)
+        return self._kept[number]

@@ -44,7 +44,7 @@ def test_named_microstructures_still_take_a_fraction_of_the_cell():
         (dict(microstructure="random_discs"), "micro.fraction must be given"),
         (dict(microstructure="level_set", fraction=0.4, count=3), "micro.count must be left out"),
         (dict(microstructure="random_discs", fraction=0.4, cuont=3), "did you mean 'micro.count'"),
-        (dict(microstructure="random_spheres", fraction=0.2), "must be in 3 dimensions, got 2"),
+        (dict(microstructure="random_spheres", fraction=0.2, ndim=2), "must be in 3 dimensions, got 2"),
         (dict(microstructure="laminate", phases=["resin", "glass"]), r"add a table \[materials.glass\]"),
         (dict(microstructure="laminate", phases=["resin", "fiber"]), "did you mean 'fibre'"),
     ],

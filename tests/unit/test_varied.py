@@ -43,9 +43,9 @@ def some_inputs(realisations, n=40):
     return np.stack([rng.uniform(300, 500, n), rng.choice(realisations, n).astype(float)])
 
 
-def alone(temperature, labels, phases):
+def alone(temperature, labels, phases, **options):
     """Answer of a unit cell that has these labels."""
-    cell = UnitCell(labels, [CONDUCTIVITIES[name] for name in phases])
+    cell = UnitCell(labels, [CONDUCTIVITIES[name] for name in phases], **options)
     return cell.evaluate(batch(np.array([[temperature]]))).outputs[:, 0]
 
 
@@ -68,6 +68,38 @@ def test_each_cell_gets_what_its_microstructure_gives(realisations, used):
     np.testing.assert_allclose(model.phase_fractions(inputs)[:, 5], [1 - points, points])
 
 
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        (dict(microstructure="random_fibres", fraction=0.4, count=5, ndim=3), dict(ndim=2)),
+        (dict(microstructure="voronoi", count=5, ndim=3), dict(ndim=3)),
+        (dict(microstructure="random_spheres", count=5, fraction=0.2), dict(ndim=3)),
+    ],
+)
+def test_in_three_dimensions_too(options, recipe):
+    model = make(realisations=3, resolution=8, **options)
+    inputs = some_inputs(range(3), n=9)
+    answer = model.evaluate(batch(inputs))
+    drawn = {name: options[name] for name in ("fraction", "count") if name in options}
+    recipe = Recipe(options["microstructure"], resolution=8, **drawn, **recipe)
+    for cell in range(9):
+        labels = recipe.labels(int(inputs[1, cell]))
+        expected = alone(inputs[0, cell], labels, ["resin", "fibre"], ndim=3)
+        assert np.array_equal(answer.outputs[:, cell], expected)
+    assert model.admissible(inputs, answer.outputs).all()
+    bad = model.evaluate(batch(np.array([[300.0, 300.0], [7.0, 1.0]])))
+    assert bad.status.tolist() == [2, 0]
+    assert np.isnan(bad.outputs[:, 0]).all()
+
+
+def test_an_image_of_a_library_may_be_refined():
+    stack = np.random.default_rng(4).integers(0, 2, (3, 8, 8))
+    model = make(lambda name: stack, microstructure="image:a.npy", realisations=3, resolution=16)
+    answer = model.evaluate(batch(np.array([[350.0], [2.0]])))
+    expected = alone(350.0, stack[2], ["resin", "fibre"], resolution=16)
+    assert np.array_equal(answer.outputs[:, 0], expected)
+
+
 def test_order_and_splits_do_not_change_a_bit():
     model, inputs = make(realisations=5, **DISCS), some_inputs(range(5))
     whole = model.evaluate(batch(inputs))
@@ -85,11 +117,13 @@ def test_order_and_splits_do_not_change_a_bit():
 def test_what_is_not_kept_at_hand_is_drawn_again(monkeypatch):
     inputs = some_inputs(range(30))
     whole = make(realisations=30, **DISCS).evaluate(batch(inputs))
-    monkeypatch.setattr(varied, "MOST_POINTS", 3 * 256)
+    monkeypatch.setattr(varied, "MOST_POINTS", 3 * 256 + 5)
     model = make(realisations=30, **DISCS)
+    inputs[1, 7] = 99.0
+    whole.outputs[:, 7] = np.nan
     again = model.evaluate(batch(inputs))
-    assert len(model._cells) == 3
-    assert np.array_equal(whole.outputs, again.outputs)
+    assert len(model._kept) == 3
+    assert np.array_equal(whole.outputs, again.outputs, equal_nan=True)
 
 
 def test_fractions_of_grains_are_those_of_each_cell():
