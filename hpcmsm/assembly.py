@@ -31,6 +31,7 @@ class Parts:
 
     Args:
         cell_fields: constant fields of the cells, by name, with their values, shape (ncells,).
+        case: the case with what a model that it loads brings: all that a restart needs to be told.
     """
 
     grid: Grid
@@ -39,13 +40,15 @@ class Parts:
     closure: Closure
     cell_fields: dict[str, tuple[Field, np.ndarray]]
     timers: Timers
+    case: Case
 
 
-def build(case: Case, comm, folder: Path) -> Parts:
+def build(case: Case, comm, folder: Path, fresh: bool = True) -> Parts:
     """Collective. Make all parts of a case and connect them by field name and unit.
 
     Args:
         folder: folder of the case file.
+        fresh: False where a checkpoint will be loaded, which holds what a model file has brought.
     Raises:
         ConfigError: parts do not fit; raised on every rank.
     """
@@ -60,8 +63,10 @@ def build(case: Case, comm, folder: Path) -> Parts:
         fixed = tuple(field for field, _ in cell_fields.values())
         connect(micro.inputs, (*macro.sends, *fixed), f"micro model '{case.micro.model}'", "the case")
         connect(macro.wants, micro.outputs, f"macro model '{case.macro.model}'", f"'{case.micro.model}'")
-        closure = _make_closure(case, micro, comm, folder, timers)
-    return Parts(grid, macro, micro, closure, cell_fields, timers)
+        model = _read_model(case, micro, folder) if fresh else None
+        case = _with_sizes_of(model, case)
+        closure = _make_closure(case, micro, comm, model, timers)
+    return Parts(grid, macro, micro, closure, cell_fields, timers, case)
 
 
 def evaluate_cell_fields(case: Case, grid: Grid, micro: MicroModel) -> dict[str, tuple[Field, np.ndarray]]:
@@ -91,7 +96,7 @@ def _check_range(field: Field, values: np.ndarray, grid: Grid) -> None:
         )
 
 
-def _make_closure(case: Case, micro: MicroModel, comm, folder: Path, timers: Timers) -> Closure:
+def _make_closure(case: Case, micro: MicroModel, comm, model, timers: Timers) -> Closure:
     direct = Direct(micro, comm, timers)
     if not case.surrogate.enabled:
         return direct
@@ -102,11 +107,7 @@ def _make_closure(case: Case, micro: MicroModel, comm, folder: Path, timers: Tim
     from hpcmsm.surrogate.replay import ReplayBuffer
 
     goal = Tolerance(case.gate.tolerance, micro.outputs).goal
-    model = _read_model(case, micro, folder)
-    section = case.surrogate
-    if model is not None:  # a model brings its own sizes
-        section = section.model_copy(update={"members": model.members, "hidden": list(model.hidden)})
-    surrogate = make_surrogate(section, micro.inputs, micro.outputs, comm, case.seed, goal)
+    surrogate = make_surrogate(case.surrogate, micro.inputs, micro.outputs, comm, case.seed, goal)
     replay = ReplayBuffer(
         micro.inputs, micro.outputs, capacity=case.surrogate.capacity, spacing=case.gate.novelty / 10.0
     )
@@ -116,9 +117,17 @@ def _make_closure(case: Case, micro: MicroModel, comm, folder: Path, timers: Tim
     return gate
 
 
+def _with_sizes_of(model, case: Case) -> Case:
+    """The case with the sizes of the networks that a model brings."""
+    if model is None:
+        return case
+    sizes = {"members": model.members, "hidden": list(model.hidden)}
+    return case.model_copy(update={"surrogate": case.surrogate.model_copy(update=sizes)})
+
+
 def _read_model(case: Case, micro: MicroModel, folder: Path):
     """The model file that the case names, or None; its fields must be those of the micro model."""
-    if case.surrogate.load is None:
+    if case.surrogate.load is None or not case.surrogate.enabled:
         return None
     from hpcmsm.io.modelfile import read_model
 
@@ -139,6 +148,6 @@ def _preload(gate, model) -> None:
     """Let a run begin with a trained version, and calibrate it with samples that it was not trained on."""
     gate.surrogate.load_state(model.state)
     gate.replay.add(model.training)
-    gate.trained_size = len(gate.replay)
+    gate.trainer.trained_size = len(gate.replay)
     gate.tolerance.learn(gate.replay.samples.outputs)
     gate.calibration.add(model.calibration, gate.predictor)

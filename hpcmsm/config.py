@@ -227,6 +227,9 @@ class SurrogateSection(Section):
     """The surrogate that is trained on the way; members and hidden are for networks alone.
 
     load: a model file (relative to the case) that an ensemble begins with; it brings its own sizes.
+    swap_after: steps from the beginning of a training to the swap of versions. With 0 every rank waits
+        for it; else, after the first training, the next steps go on meanwhile, and where the swap
+        falls depends on no clock.
     """
 
     enabled: bool = True
@@ -236,12 +239,22 @@ class SurrogateSection(Section):
     hidden: list[Count] = Key(default=[16, 16], min_length=1, max_length=4)
     capacity: Annotated[int, Key(ge=64, strict=True)] = 2048
     first_samples: Annotated[int, Key(ge=10, strict=True)] = 16
-    growth: Annotated[float, Key(gt=0)] = 0.2
+    growth: Annotated[float, Key(gt=0)] = 0.3
+    swap_after: Annotated[int, Key(ge=0, le=10_000, strict=True)] = 0
 
     @model_validator(mode="after")
     def model_is_of_networks(self):
         if self.load is not None and self.kind not in ("ensemble", "laplace"):
             raise ValueError(f"surrogate.load needs surrogate.kind 'ensemble' or 'laplace', got {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def buffer_holds_the_first_samples(self):
+        if self.capacity < self.first_samples:
+            raise ValueError(
+                f"surrogate.capacity must be at least surrogate.first_samples ({self.first_samples}), "
+                f"got {self.capacity}"
+            )
         return self
 
 

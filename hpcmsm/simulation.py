@@ -34,12 +34,14 @@ class Simulation:
         folder: folder of the case file, where user modules and images are.
         output: folder that takes everything the run writes.
         quiet: no progress on the terminal.
+        fresh: False where a checkpoint will be loaded.
     """
 
-    def __init__(self, case: Case, comm, folder: Path, output: Path, quiet: bool = False):
-        self.case, self.comm, self.folder = case, comm, folder
+    def __init__(self, case: Case, comm, folder: Path, output: Path, quiet: bool = False, fresh: bool = True):
+        self.comm, self.folder = comm, folder
         self.started = perf_counter()
-        self.parts: Parts = build(case, comm, folder)
+        self.parts: Parts = build(case, comm, folder, fresh)
+        self.case = case = self.parts.case
         self.grid, self.macro, self.closure = self.parts.grid, self.parts.macro, self.parts.closure
         self.timers = self.parts.timers
         self.micro = self.parts.micro
@@ -115,7 +117,7 @@ class Simulation:
         before = parse_case(text, f"{path.name}:config")
         case = parse_case(text, f"{path.name}:config", overrides)
         check_resumable(before, case)
-        simulation = cls(case, comm, Path(facts.get("case_folder", ".")), output, quiet)
+        simulation = cls(case, comm, Path(facts.get("case_folder", ".")), output, quiet, fresh=False)
         simulation._load(path)
         if (before.time.step, before.time.end) != (case.time.step, case.time.end):
             simulation.anchor = (simulation.step, simulation.time)

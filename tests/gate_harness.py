@@ -56,9 +56,9 @@ class TellTale(Surrogate):
     def misfit(self, predicted, truth):
         return np.abs(predicted - truth)[0] / np.abs(truth[0])
 
-    def train(self, samples):
+    def adopt(self, lesson):
         self.version += 1
-        self.learnt.append(samples)
+        self.learnt.append(lesson.samples)
         return {}
 
     def state(self):

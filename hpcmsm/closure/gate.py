@@ -26,10 +26,8 @@ from hpcmsm.micro.base import MicroModel
 from hpcmsm.parallel import random_uniform
 from hpcmsm.surrogate.base import Surrogate
 from hpcmsm.surrogate.replay import ReplayBuffer
+from hpcmsm.surrogate.trainer import Trainer
 from hpcmsm.timers import Timers
-
-# A step in which more than this falls back asks for training even if the buffer grew little.
-MANY_FALLBACKS, FEW_NEW_SAMPLES = 0.2, 8
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Gate(Closure):
                 f"surrogate.enabled must be false for {type(micro).__name__}, got true; {micro.no_surrogate}"
             )
         self.inner, self.micro, self.surrogate, self.replay = inner, micro, surrogate, replay
-        self.gate, self.training = gate, training
+        self.gate = gate
         self.tolerance = Tolerance(gate.tolerance, inner.outputs)
         self.predictor = Predictor(surrogate, micro, self.tolerance)
         self.comm, self.seed, self.timers = comm, seed, timers
@@ -93,7 +91,7 @@ class Gate(Closure):
         )
         self.ledger = Ledger(comm)
         self.records = Records(comm, seed, self.inputs, self.outputs)
-        self.trained_size = 0
+        self.trainer = Trainer(surrogate, replay, training, self.tolerance.goal_of, comm, timers)
         self._frozen: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def evaluate(self, batch: Batch) -> Answer:
@@ -193,11 +191,10 @@ class Gate(Closure):
             chosen = self.records.gather(step, self.gate.audit)
             self.calibration.add(chosen.calibration, self.predictor)
             self.replay.add(chosen.training, chosen.training_error, self.tolerance.limit)
-        if self._training_is_due(figures):
-            with self.timers.phase("train"):
-                self._aim(self.replay.samples.outputs)
-                self.surrogate.train(self.replay.samples)
-                self.trained_size = len(self.replay.samples)
+        ended = self.trainer.finish_step(step, figures, self.calibration.at_floor)
+        if ended is not None:
+            with self.timers.phase("calibrate"):
+                self._aim(ended.samples.outputs)
                 self.calibration.rescore(self.predictor)
         figures.update(
             q=self.calibration.q,
@@ -211,15 +208,6 @@ class Gate(Closure):
         """Let a tolerance in units know the sizes of the outputs, and the surrogate what that asks of it."""
         self.tolerance.learn(outputs)
         self.surrogate.goal = self.tolerance.goal
-
-    def _training_is_due(self, figures: dict[str, float]) -> bool:
-        size = len(self.replay.samples)
-        if self.surrogate.version == 0:
-            return size >= self.training.first_samples
-        grown = size - self.trained_size
-        many = figures["fallback"] > MANY_FALLBACKS * figures["calls"] and grown >= FEW_NEW_SAMPLES
-        weak = self.calibration.at_floor and grown >= FEW_NEW_SAMPLES
-        return grown >= self.training.growth * self.trained_size or many or weak
 
     def totals(self) -> dict[str, object]:
         """Figures of the whole run for the summary."""
@@ -245,6 +233,7 @@ class Gate(Closure):
         return {
             "surrogate": self.surrogate,
             "replay": self.replay,
+            "trainer": self.trainer,
             "calibration": self.calibration,
             "ledger": self.ledger,
             "inner": self.inner,
@@ -252,15 +241,13 @@ class Gate(Closure):
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a restart needs, as named arrays, equal on every rank."""
-        arrays = {"trained_size": np.array([self.trained_size], dtype=np.int64)}
-        arrays["norm"], arrays["sizes"] = self.tolerance.norm, self.tolerance.sizes.copy()
+        arrays = {"norm": self.tolerance.norm, "sizes": self.tolerance.sizes.copy()}
         for part, owner in self._parts().items():
             arrays.update({f"{part}/{name}": array for name, array in owner.state().items()})
         return arrays
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take over what `state` gave."""
-        self.trained_size = int(state["trained_size"][0])
         for part, owner in self._parts().items():
             prefix = f"{part}/"
             owner.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})

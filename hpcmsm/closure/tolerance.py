@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 
 import numpy as np
@@ -86,6 +87,13 @@ class Tolerance:
         if self.relative:
             return self.limit / SHARPER
         return min(1.0, 1.0 / self._weights().max()) / SHARPER
+
+    def goal_of(self, outputs: np.ndarray) -> float:
+        """What `goal` will be after `learn(outputs)`; nothing is learnt here."""
+        other = copy.copy(self)
+        other.sizes = self.sizes.copy()
+        other.learn(outputs)
+        return other.goal
 
     def error(self, surrogate: Surrogate, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Errors of answers (noutput, n) as they are calibrated, shape (n,); each relative to its size."""

@@ -18,7 +18,8 @@ from hpcmsm.offline.collect import sorted_samples
 from hpcmsm.parallel import random_uniform, together
 from hpcmsm.surrogate import transform
 from hpcmsm.surrogate.base import Samples
-from hpcmsm.surrogate.ensemble import FEWEST_SAMPLES, Ensemble
+from hpcmsm.surrogate.ensemble import Ensemble
+from hpcmsm.surrogate.learner import FEWEST_SAMPLES
 
 # Of 512 samples 128 calibrate: a coverage of 0.99 can only be vouched for by at least 99.
 CALIBRATION_PART, TEST_PART = 0.25, 0.15

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
 from hpcmsm.fields import Field
+from hpcmsm.parallel import together
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,14 @@ class Samples:
         )
 
 
+class Lesson:
+    """A training under way: made by `Surrogate.prepare`, done by `study`, ended by `adopt`."""
+
+    def __init__(self, samples: Samples, goal: float):
+        self.samples, self.goal = samples, goal
+        self.started = perf_counter()
+
+
 class Surrogate(ABC):
     """Predicts outputs of a micro model, and says how uncertain it is.
 
@@ -58,6 +68,7 @@ class Surrogate(ABC):
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
+    comm: object  # MPI communicator of the ranks that train together
     version: int = 0
     goal: float
 
@@ -72,9 +83,32 @@ class Surrogate(ABC):
     def misfit(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Size of the error of each cell, relative, shape (n,), for outputs (noutput, n)."""
 
+    def prepare(self, samples: Samples, goal: float | None = None) -> Lesson:
+        """Begin to train the next version on samples, equal on every rank; answers stay those of this one.
+
+        Args:
+            goal: relative error that is small enough; None leaves it as it is.
+        Raises:
+            SurrogateError: samples that cannot be learnt from; the same on every rank.
+        """
+        return Lesson(samples, goal or self.goal)
+
+    def study(self, lesson: Lesson) -> None:
+        """This rank's share of the work: without messages, and touching nothing that answers depend on.
+
+        It may run in another thread while this version answers. What it does depends on the lesson alone.
+        """
+
     @abstractmethod
+    def adopt(self, lesson: Lesson) -> dict[str, float]:
+        """Collective. Give all ranks what was learnt, and answer with it from now on; figures for the log."""
+
     def train(self, samples: Samples) -> dict[str, float]:
-        """Collective. Train the next version on samples, equal on every rank; figures for the log."""
+        """Collective. Prepare, study and adopt at once."""
+        lesson = self.prepare(samples)
+        with together(self.comm):
+            self.study(lesson)
+        return self.adopt(lesson)
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray]:

@@ -9,14 +9,14 @@ import numpy as np
 from hpcmsm.errors import SurrogateError
 from hpcmsm.fields import Field, check_array, ncomponent, rows_of
 from hpcmsm.kernels import Kernel
-from hpcmsm.parallel import random_uniform, together
+from hpcmsm.parallel import random_uniform
 from hpcmsm.surrogate import transform
-from hpcmsm.surrogate.base import Samples, Surrogate
+from hpcmsm.surrogate.base import Lesson, Samples, Surrogate
+from hpcmsm.surrogate.learner import check_samples
 from hpcmsm.surrogate.network import Network, padded
 from hpcmsm.surrogate.training import Schedule, fit, present_losses
 
 HELD_OUT = 0.1  # part of the samples that a member does not see
-FEWEST_SAMPLES = 10
 START_DAMPING = 1e-3
 # An input whose range grew by more than this makes old weights a bad start: too steep.
 LARGEST_GROWTH = 2.0
@@ -86,40 +86,64 @@ class Ensemble(Surrogate):
         """Relative error of each cell, shape (n,), see `Surrogate`."""
         return transform.misfit(self.outputs, self.field_scales, predicted, truth)
 
-    def train(self, samples: Samples) -> dict[str, float]:
-        """Collective. Train the next version on samples, equal on every rank and in the same order.
+    def prepare(self, samples: Samples, goal: float | None = None) -> Lesson:
+        """Begin to train the next version on samples, equal on every rank and in the same order.
 
-        Member m is trained by rank m mod nranks, on from its last weights where these are a fair
-        start, and then sent to all. Where every member meets the goal already nothing changes, not
-        even the version. The weights of samples are left aside: they say how the samples were chosen,
-        and exact answers are to be met wherever they lie.
+        Members go on from their last weights where these are a fair start. Where every member meets the
+        goal already nothing is to be done, and not even the version will change. The weights of samples
+        are left aside: they say how the samples were chosen, and exact answers are to be met wherever
+        they lie.
+
+        Raises:
+            SurrogateError: too few samples, or samples that cannot be learnt from.
+        """
+        check_samples(self.inputs, self.outputs, samples)
+        lesson = Lesson(samples, goal or self.goal)
+        learnt = transform.encode(self.outputs, samples.outputs)
+        lesson.learnt, lesson.silent = transform.silenced(self.outputs, learnt, lesson.goal)
+        lesson.held_out = self._held_out(samples)
+        lesson.scales = (self.input_scaling, self.output_scaling, self.field_scales)
+        lesson.losses = present_losses(self.network, self.weights, *_scaled(lesson))
+        lesson.needed = self.version == 0 or not lesson.losses.max() <= self._scaled_goal(lesson)
+        if lesson.needed:  # a NaN is not good enough
+            lesson.weights, lesson.damping, lesson.scales = self._rescaled(lesson)
+            lesson.schedule = self._schedule(lesson)
+            lesson.results = np.zeros((self.members, self.network.nweight + 3))
+        return lesson
+
+    def study(self, lesson: Lesson) -> None:
+        """Train this rank's members: member m belongs to rank m mod nranks."""
+        if lesson.needed:
+            for member in range(self.comm.rank, self.members, self.comm.size):
+                lesson.results[member] = self._train_member(member, lesson)
+
+    def adopt(self, lesson: Lesson) -> dict[str, float]:
+        """Collective. Send the members to all ranks, and answer with them.
 
         Returns:
             samples; loss and largest_loss of the members (root mean squares, as parts of the outputs'
             scale); held_out_p50 and held_out_p99, misfits of single members on samples not shown to
-            them; epochs of all members; seconds on the slowest rank.
-        Raises:
-            SurrogateError: too few samples, or samples that cannot be learnt from.
+            them; epochs of all members; seconds since the training began, on the slowest rank.
         """
-        start = perf_counter()
-        self._check_samples(samples)
-        learnt = transform.encode(self.outputs, samples.outputs)
-        held_out = self._held_out(samples)
-        losses, epochs = present_losses(self.network, self.weights, *self._scaled(samples, learnt)), 0
-        if self.version == 0 or not losses.max() <= self._scaled_goal():  # a NaN is not good enough
-            self._rescale(samples, learnt)
+        losses, epochs, self.goal = lesson.losses, 0, lesson.goal
+        if lesson.needed:
+            results = lesson.results
+            for member in range(self.members):
+                self.comm.Bcast(results[member], root=member % self.comm.size)
+            self.weights, self.damping = results[:, :-3].copy(), results[:, -3].copy()
+            losses, epochs = np.sqrt(results[:, -2]), int(results[:, -1].sum())
+            self.input_scaling, self.output_scaling, self.field_scales = lesson.scales
             self.version += 1
-            losses, epochs = self._train_members(*self._scaled(samples, learnt), held_out)
             self._refresh()
-        p50, p99 = self._held_out_misfits(samples, held_out)
+        p50, p99 = self._held_out_misfits(lesson.samples, lesson.held_out)
         return {
-            "samples": len(samples),
+            "samples": len(lesson.samples),
             "loss": float(np.sqrt(np.mean(losses**2))),
             "largest_loss": float(losses.max()),
             "epochs": epochs,
             "held_out_p50": p50,
             "held_out_p99": p99,
-            "seconds": self._slowest(perf_counter() - start),
+            "seconds": self._slowest(perf_counter() - lesson.started),
         }
 
     def state(self) -> dict[str, np.ndarray]:
@@ -203,40 +227,36 @@ class Ensemble(Surrogate):
             )
         return mean, score, members
 
-    def _check_samples(self, samples: Samples) -> None:
-        if len(samples) < FEWEST_SAMPLES:
-            raise SurrogateError(
-                f"samples to learn from must be at least {FEWEST_SAMPLES}, got {len(samples)}; collect more"
-            )
-        check_array(self.inputs, samples.inputs, len(samples), "inputs of samples")
-        check_array(self.outputs, samples.outputs, len(samples), "outputs of samples")
-
-    def _scaled(self, samples: Samples, learnt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (n, ninput) and outputs (n, noutput) as the networks see them."""
-        x = (samples.inputs.T - self.input_scaling[0]) / self.input_scaling[1]
-        y = (learnt.T - self.output_scaling[0]) / self.output_scaling[1]
-        return np.ascontiguousarray(x), np.ascontiguousarray(y)
-
-    def _scaled_goal(self) -> float:
+    def _scaled_goal(self, lesson: Lesson) -> float:
         """The goal as a part of the outputs' scale, by the field that is the strictest."""
-        scales = [self.output_scaling[1][row][0] for row in rows_of(self.outputs).values()]
-        return self.goal / max(np.array(scales) / self.field_scales)
+        scales = lesson.scales
+        parts = [scales[1][1][row][0] for row in rows_of(self.outputs).values()]
+        return lesson.goal / max(np.array(parts) / scales[2])
 
-    def _rescale(self, samples: Samples, learnt: np.ndarray) -> None:
-        """New means and scales; the members' weights follow, or start afresh where they cannot."""
-        inputs = transform.input_scaling(self.inputs, samples.inputs)
-        outputs = transform.output_scaling(self.outputs, learnt)
+    def _rescaled(self, lesson: Lesson) -> tuple:
+        """Weights and damping to begin with, and new scales; afresh where weights cannot follow these."""
+        inputs = transform.input_scaling(self.inputs, lesson.samples.inputs)
+        outputs = transform.output_scaling(self.outputs, lesson.learnt)
         grown = (inputs[1] > LARGEST_GROWTH * self.input_scaling[1]).any()
+        weights, damping = self.weights.copy(), self.damping.copy()
         for member in range(self.members):
             if self.version == 0 or grown:
-                self.weights[member] = self.network.start(self.seed, self.version, member)
-                self.damping[member] = START_DAMPING
+                weights[member] = self.network.start(self.seed, self.version, member)
+                damping[member] = START_DAMPING
             else:
-                self.weights[member] = self.network.rescale(
-                    self.weights[member], self.input_scaling, inputs, self.output_scaling, outputs
+                weights[member] = self.network.rescale(
+                    weights[member], self.input_scaling, inputs, self.output_scaling, outputs
                 )
-        self.input_scaling, self.output_scaling = inputs, outputs
-        self.field_scales = transform.field_scales(self.outputs, samples.outputs)
+        fields = transform.field_scales(self.outputs, lesson.samples.outputs)
+        return weights, damping, (inputs, outputs, fields)
+
+    def _schedule(self, lesson: Lesson) -> Schedule:
+        patience = self.schedule["patience"]
+        if self.version:  # where training goes on, what it still can gain shows early
+            patience = -(-patience // 2)
+        # Outputs that never change are not trained, but count as met.
+        goal = self._scaled_goal(lesson) / np.sqrt(1.0 - lesson.silent.mean())
+        return Schedule(goal=goal, **{**self.schedule, "patience": patience})
 
     def _held_out(self, samples: Samples) -> np.ndarray:
         """Which samples each member does not see, (nmember, n) bool; a sample keeps its place for ever."""
@@ -246,33 +266,25 @@ class Ensemble(Surrogate):
         held_out[np.arange(self.members), numbers.argmin(axis=1)] = True
         return held_out
 
-    def _train_members(self, x, y, held_out) -> tuple[np.ndarray, int]:
-        """Collective. Each rank trains its members, then all get all: their losses, and epochs in all."""
-        patience = self.schedule["patience"]
-        if self.version > 1:  # where training goes on, what it still can gain shows early
-            patience = -(-patience // 2)
-        schedule = Schedule(goal=self._scaled_goal(), **{**self.schedule, "patience": patience})
-        results = np.zeros((self.members, self.network.nweight + 3))
-        with together(self.comm):
-            for member in range(self.comm.rank, self.members, self.comm.size):
-                results[member] = self._train_member(member, x, y, held_out[member], schedule)
-        for member in range(self.members):
-            self.comm.Bcast(results[member], root=member % self.comm.size)
-        self.weights, self.damping = results[:, :-3].copy(), results[:, -3].copy()
-        return np.sqrt(results[:, -2]), int(results[:, -1].sum())
-
-    def _train_member(self, member: int, x, y, held_out, schedule) -> np.ndarray:
+    def _train_member(self, member: int, lesson: Lesson) -> np.ndarray:
         """Weights, damping, mean squared error and epochs in one row, ready to be sent."""
-        seen = ~held_out
+        x, y = _scaled(lesson)
+        spoken = ~lesson.silent
+        network, places = self.network.narrowed(spoken)
+        hidden, seen = lesson.held_out[member], ~lesson.held_out[member]
+        y = np.ascontiguousarray(y[:, spoken])
         trained = fit(
-            self.network,
-            self.weights[member],
-            self.damping[member],
+            network,
+            lesson.weights[member][places],
+            lesson.damping[member],
             (x[seen], y[seen]),
-            (x[held_out], y[held_out]),
-            schedule,
+            (x[hidden], y[hidden]),
+            lesson.schedule,
         )
-        return np.concatenate([trained.flat, [trained.damping, trained.loss, trained.epochs]])
+        row = np.zeros(self.network.nweight + 3)
+        row[places] = trained.flat
+        row[-3:] = trained.damping, trained.loss * spoken.mean(), trained.epochs
+        return row
 
     def _held_out_misfits(self, samples: Samples, held_out: np.ndarray) -> tuple[float, float]:
         """Median and 99th percentile of the members' misfits where they were not shown the truth."""
@@ -291,6 +303,14 @@ class Ensemble(Surrogate):
         mine, largest = np.array([seconds]), np.empty(1)
         self.comm.Allreduce(mine, largest, op=MPI.MAX)
         return float(largest[0])
+
+
+def _scaled(lesson: Lesson) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (n, ninput) and outputs (n, noutput) as the networks see them."""
+    inputs, outputs, _ = lesson.scales
+    x = (lesson.samples.inputs.T - inputs[0]) / inputs[1]
+    y = (lesson.learnt.T - outputs[0]) / outputs[1]
+    return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
 def _check_sizes(members: int, hidden: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ from scipy.linalg import cholesky, solve_triangular
 from hpcmsm.kernels import Kernel
 from hpcmsm.parallel import together
 from hpcmsm.surrogate import transform
-from hpcmsm.surrogate.base import Samples
+from hpcmsm.surrogate.base import Lesson
 from hpcmsm.surrogate.ensemble import Ensemble
 from hpcmsm.surrogate.learner import spread
 from hpcmsm.surrogate.network import Network, padded
@@ -54,13 +54,13 @@ class Laplace(Ensemble):
         learnt = transform.encode(self.outputs, mean, checked=False)
         return transform.deviation(self.outputs, self.field_scales, learnt, deviations)
 
-    def train(self, samples: Samples) -> dict[str, float]:
-        """Collective. Train as an ensemble, then find what its last layers leave open.
+    def adopt(self, lesson: Lesson) -> dict[str, float]:
+        """Collective. Adopt as an ensemble does, then find what its last layers leave open.
 
-        Returns, Raises: see `Ensemble.train`.
+        Returns: see `Ensemble.adopt`.
         """
-        figures = super().train(samples)
-        _, z = self._scaled(samples, transform.encode(self.outputs, samples.outputs))
+        figures, samples = super().adopt(lesson), lesson.samples
+        z = (lesson.learnt.T - self.output_scaling[0]) / self.output_scaling[1]
         arrays = {}
         with together(self.comm):
             if self.comm.rank == 0:

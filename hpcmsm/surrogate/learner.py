@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from time import perf_counter
 
@@ -10,9 +11,8 @@ from scipy.spatial import cKDTree
 
 from hpcmsm.errors import SurrogateError
 from hpcmsm.fields import Field, check_array, ncomponent
-from hpcmsm.parallel import together
 from hpcmsm.surrogate import transform
-from hpcmsm.surrogate.base import Samples, Surrogate
+from hpcmsm.surrogate.base import Lesson, Samples, Surrogate
 
 FEWEST_SAMPLES = 10
 # Cells are judged in chunks of one width: numpy sums a lone column in another order than one of many.
@@ -99,33 +99,48 @@ class Learner(Surrogate):
         """Relative error of each cell, shape (n,), see `Surrogate`."""
         return transform.misfit(self.outputs, self._scalings["field_scales"], predicted, truth)
 
-    def train(self, samples: Samples) -> dict[str, float]:
-        """Collective. Learn the samples, equal on every rank and in the same order, anew.
+    def prepare(self, samples: Samples, goal: float | None = None) -> Lesson:
+        """Begin to learn the samples, equal on every rank and in the same order, anew.
 
-        Returns:
-            samples, and seconds on rank 0.
         Raises:
             SurrogateError: too few samples, or samples that cannot be learnt from.
         """
-        start = perf_counter()
         check_samples(self.inputs, self.outputs, samples)
         learnt = transform.encode(self.outputs, samples.outputs)
-        self._scalings = {
+        learnt, _ = transform.silenced(self.outputs, learnt, goal or self.goal)
+        # It learns as a copy of this one would that had other scales.
+        lesson = Lesson(samples, goal or self.goal)
+        lesson.learner, lesson.learnt, lesson.arrays = copy.copy(self), learnt, {}
+        lesson.learner.goal = lesson.goal
+        lesson.learner._scalings = {
             "input_scaling": np.array(transform.input_scaling(self.inputs, samples.inputs)),
             "output_scaling": np.array(transform.output_scaling(self.outputs, learnt)),
             "field_scales": transform.field_scales(self.outputs, samples.outputs),
         }
-        (middle, width), (origin, scale) = self._scalings["input_scaling"], self._scalings["output_scaling"]
-        arrays = {}
-        with together(self.comm):
-            if self.comm.rank == 0:
-                x, z = (samples.inputs.T - middle) / width, (learnt.T - origin) / scale
-                arrays = self._learn(np.ascontiguousarray(x), np.ascontiguousarray(z))
-        self.arrays = spread(self.comm, arrays)
+        return lesson
+
+    def study(self, lesson: Lesson) -> None:
+        """Rank 0 learns for all."""
+        if self.comm.rank == 0:
+            learner, samples = lesson.learner, lesson.samples
+            (middle, width), (origin, scale) = (
+                learner._scalings[name] for name in ("input_scaling", "output_scaling")
+            )
+            x, z = (samples.inputs.T - middle) / width, (lesson.learnt.T - origin) / scale
+            lesson.arrays = learner._learn(np.ascontiguousarray(x), np.ascontiguousarray(z))
+
+    def adopt(self, lesson: Lesson) -> dict[str, float]:
+        """Collective. Send what was learnt to all ranks, and answer with it.
+
+        Returns:
+            samples, and seconds since the training began, on rank 0.
+        """
+        self._scalings, self.goal = lesson.learner._scalings, lesson.goal
+        self.arrays = spread(self.comm, lesson.arrays)
         self.version += 1
         self._refresh()
-        seconds = float(self.comm.bcast(perf_counter() - start))
-        return {"samples": len(samples), "seconds": seconds}
+        seconds = float(self.comm.bcast(perf_counter() - lesson.started))
+        return {"samples": len(lesson.samples), "seconds": seconds}
 
     def state(self) -> dict[str, np.ndarray]:
         """Version, scales and what was learnt, equal on every rank."""

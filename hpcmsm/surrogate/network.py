@@ -53,6 +53,13 @@ class Network:
             first = last
         return views
 
+    def narrowed(self, outputs: np.ndarray) -> tuple[Network, np.ndarray]:
+        """The network of some outputs (noutput,) bool, and the places of its weights in the flat vector."""
+        *hidden, (weights, biases) = self.split(np.arange(self.nweight))
+        parts = [part.ravel() for layer in hidden for part in layer]
+        places = np.concatenate([*parts, weights[outputs].ravel(), biases[outputs]])
+        return Network((*self.widths[:-1], int(outputs.sum()))), places
+
     def start(self, seed: int, version: int, member: int) -> np.ndarray:
         """First weights, uniform in +- 1/sqrt(width below), of the counter-based generator."""
         uniform = random_uniform("weights", seed, version, member, np.arange(self.nweight))

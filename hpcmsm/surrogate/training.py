@@ -15,15 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dposv
 
 from hpcmsm.errors import SurrogateError
+from hpcmsm.surrogate.equations import augmented, forward, many_samples, many_weights
 from hpcmsm.surrogate.network import Network
 
 # Above this many weights the normal equations cost more than they gain.
 LARGEST_FOR_GAUSS_NEWTON = 2000
-SAMPLES_AT_ONCE = 512  # bounds the memory of the Jacobian
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-12, 1e6
 START_DAMPING = 1e-3
 
@@ -119,20 +118,6 @@ def present_losses(network: Network, weights: np.ndarray, x: np.ndarray, y: np.n
     return np.sqrt([sum_of_squares(network, flat, (x, y)) / y.size for flat in weights])
 
 
-def forward(network: Network, flat: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Outputs (n, noutput) for inputs x (n, ninput)."""
-    return _layers(network, flat, x)[1]
-
-
-def _layers(network: Network, flat, x) -> tuple[list[np.ndarray], np.ndarray]:
-    """Inputs of every layer, and the outputs of the last."""
-    below = [x]
-    *hidden, last = network.split(flat)
-    for weights, biases in hidden:
-        below.append(np.tanh(below[-1] @ weights.T + biases))
-    return below, below[-1] @ last[0].T + last[1]
-
-
 def sum_of_squares(network: Network, flat: np.ndarray, data) -> float:
     """Of the errors on data (x, y); NaN or infinity where the weights have run away."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -145,14 +130,14 @@ def gauss_newton(network: Network, flat, damping: float, data, best: Best) -> fl
     Step d with (J'J/N + damping I) d = -J'r/N; the damping falls after a step that lowered the error
     and rises until one does. Source: Marquardt 1963, doi 10.1137/0111030.
     """
-    equations_of = _many_weights if data[1].size < network.nweight else _many_samples
+    equations_of = many_weights if data[1].size < network.nweight else many_samples
     squares = sum_of_squares(network, flat, data)
     done = best.look(flat, squares, 0)
     while not done:
         equations = equations_of(network, flat, data)
         lower = False
         while not lower and damping <= LARGEST_DAMPING:
-            trial = flat - _solve(*equations, damping)
+            trial = flat - solve(network, equations, damping)
             trial_squares = sum_of_squares(network, trial, data)
             lower = trial_squares < squares
             damping = max(damping / 4, SMALLEST_DAMPING) if lower else damping * 4
@@ -163,53 +148,17 @@ def gauss_newton(network: Network, flat, damping: float, data, best: Best) -> fl
     return damping
 
 
-def _many_samples(network: Network, flat, data):
-    """Lower half of J'J/N, J'r/N and no map: the equations in the space of the weights."""
-    normal = np.zeros((network.nweight, network.nweight), order="F")
-    gradient = np.zeros(network.nweight)
-    nresidual = data[1].size
-    for first in range(0, len(data[0]), SAMPLES_AT_ONCE):
-        x, y = (array[first : first + SAMPLES_AT_ONCE] for array in data)
-        outputs, jacobian = _jacobian(network, flat, x)
-        normal = dsyrk(1.0 / nresidual, jacobian.T, beta=1.0, c=normal, lower=1, overwrite_c=1)
-        gradient += jacobian.T @ (outputs - y).ravel()
-    return normal, gradient / nresidual, None
-
-
-def _many_weights(network: Network, flat, data):
-    """Lower half of JJ'/N, r/N and J': the same step from the smaller equations of the residuals."""
-    outputs, jacobian = _jacobian(network, flat, data[0])
-    nresidual = data[1].size
-    normal = dsyrk(1.0 / nresidual, jacobian.T, trans=1, lower=1)
-    return normal, (outputs - data[1]).ravel() / nresidual, jacobian.T
-
-
-def _solve(normal, right, back, damping: float):
-    """The step, or NaN, which asks for more damping, where round-off ate the smallest eigenvalues."""
-    damped = normal.copy(order="F")
+def solve(network: Network, equations, damping: float):
+    """The step from `equations`; NaN, which asks for more damping, where round-off ate small eigenvalues."""
+    normal, right, back = equations
+    # Rows of a C array are columns for LAPACK: what is its lower half to us is the upper half there.
+    damped = normal.T.copy(order="F")
     damped[np.diag_indices_from(damped)] += damping
-    _, step, trouble = dposv(damped, right, lower=1, overwrite_a=1)
+    _, step, trouble = dposv(damped, right, lower=0, overwrite_a=1)
     if trouble:
         return np.nan
-    return step if back is None else back @ step
-
-
-def _jacobian(network: Network, flat, x) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (n, noutput), and their derivatives by the weights (n * noutput, nweight)."""
-    below, outputs = _layers(network, flat, x)
-    nsample, noutput = outputs.shape
-    jacobian = np.empty((nsample, noutput, network.nweight))
-    layers = network.split(flat)
-    # slope: derivatives of the outputs by the sums of the present layer, (nsample, noutput, width)
-    slope = np.broadcast_to(np.eye(noutput), (nsample, noutput, noutput))
-    end = network.nweight
-    for values, (weights, _) in zip(reversed(below), reversed(layers), strict=True):
-        width, nbelow = weights.shape
-        begin = end - width * (nbelow + 1)
-        part = slope[..., None] * values[:, None, None, :]
-        jacobian[:, :, begin : end - width] = part.reshape(nsample, noutput, -1)
-        jacobian[:, :, end - width : end] = slope
-        slope = (slope.reshape(-1, width) @ weights).reshape(nsample, noutput, nbelow)
-        slope *= (1.0 - values * values)[:, None, :]
-        end = begin
-    return outputs, jacobian.reshape(nsample * noutput, -1)
+    if back is not None:
+        step = back.transposed(step.reshape(back.outputs.shape))
+    result = np.empty_like(step)
+    result[augmented(network)] = step
+    return result

@@ -18,6 +18,9 @@ LINEAR, TENSOR_2D, TENSOR_3D = 0, 1, 2
 # What varies by less than this part of itself is not blown up to full scale: it may be only noise.
 SMALLEST_VARIATION = 1e-3
 
+# Entries off a tensor's diagonal below this part of the error that is small enough are rounding of a zero.
+NEGLIGIBLE = 1e-2
+
 
 def kind_of(field: Field) -> int:
     """LINEAR, TENSOR_2D or TENSOR_3D."""
@@ -92,6 +95,21 @@ def _require(good: np.ndarray, rule: str, values: np.ndarray) -> None:
         )
 
 
+def silenced(fields: tuple[Field, ...], learnt: np.ndarray, goal: float) -> tuple[np.ndarray, np.ndarray]:
+    """Encoded outputs with zeros for what is only rounding of them, and which rows never change, (noutput,).
+
+    A surrogate answers such a row with its exact value: solvers of the macro equation are simpler where
+    tensors are diagonal. Where no row changes, none counts as such: something must be learnt.
+    """
+    learnt = np.array(learnt)
+    for field, row in zip(fields, rows_of(fields).values(), strict=True):
+        if field.spd:
+            off_diagonal = learnt[row][2 if field.size == 3 else 3 :]
+            off_diagonal[np.abs(off_diagonal).max(axis=1) <= NEGLIGIBLE * goal] = 0.0
+    silent = (learnt == learnt[:, :1]).all(axis=1)
+    return learnt, silent & ~silent.all()
+
+
 def input_scaling(fields: tuple[Field, ...], inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of inputs (ninput, n); what hardly varies gets a scale of its size."""
     least = np.maximum(np.abs(inputs).max(axis=1), np.finfo(float).tiny) * SMALLEST_VARIATION
@@ -106,7 +124,9 @@ def output_scaling(fields: tuple[Field, ...], learnt: np.ndarray) -> tuple[np.nd
 
     With one scale, the mean square of all rows is close to the square of the field's misfit.
     """
-    mean, scale = learnt.mean(axis=1), np.empty(learnt.shape[0])
+    # The mean of equal numbers may differ from them by rounding.
+    constant = (learnt == learnt[:, :1]).all(axis=1)
+    mean, scale = np.where(constant, learnt[:, 0], learnt.mean(axis=1)), np.empty(learnt.shape[0])
     for field, row in zip(fields, rows_of(fields).values(), strict=True):
         size = 1.0 if field.spd else max(root_mean_square(learnt[row]), np.finfo(float).tiny)
         scale[row] = max(learnt[row].std(axis=1).max(), size * SMALLEST_VARIATION)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcmsm.io.sealed import open_sealed
 from tests.launch import kill_job, launch, start
 
 CASE = """
@@ -62,9 +63,9 @@ def last(out):
     return max((out / "checkpoints").glob("step_*.h5"))
 
 
-def run(nranks, case, out, *more):
+def run(nranks, case, out, *more, fails=False):
     result = launch(nranks, ["hpcmsm", "run", case, "-o", out, "--quiet", *more])
-    assert result.returncode == 0, result.stderr
+    assert (result.returncode != 0) == fails, result.stderr
     return last(out)
 
 
@@ -84,8 +85,8 @@ def killed_at_random(nranks, case, out, seed):
     assert not (out / "summary.json").exists(), "the run was over before it was killed"
 
 
-def resume(nranks, out):
-    result = launch(nranks, ["hpcmsm", "resume", out, "--quiet"])
+def resume(nranks, out, *more):
+    result = launch(nranks, ["hpcmsm", "resume", out, "--quiet", *more])
     assert result.returncode == 0, result.stderr
     return last(out)
 
@@ -138,6 +139,39 @@ def test_explicit_killed_and_resumed_on_other_ranks(tmp_path, seed, before, afte
         if name.endswith(".h5"):
             paths = [tmp_path / n / "snapshots" / name for n in ("whole", "cut")]
             assert comparison(*paths).returncode == 0
+
+
+def swap_step(checkpoint):
+    """The step in which a training under way will end, -1 where there is none."""
+    with open_sealed(checkpoint) as reader:
+        return int(reader.array("closure/trainer/swap_step")[0])
+
+
+def test_killed_while_a_training_is_under_way(tmp_path):
+    """Versions swap four steps after their training began, also where it had to begin again."""
+    case = write_case(tmp_path, "rk2")
+    options = [
+        "--set",
+        "surrogate.swap_after=4",
+        "--set",
+        "checkpoint.every=1",
+        "--set",
+        "checkpoint.keep=99",
+    ]
+    options += ["--set", "surrogate.growth=0.15", "--set", "time.end=1"]
+    reference = run(1, case, tmp_path / "whole", *options)
+    busy = [path for path in (tmp_path / "whole" / "checkpoints").iterdir() if swap_step(path) >= 0]
+    assert busy and swap_step(reference) == -1
+    # As if killed right after a checkpoint in the middle of a training.
+    path = sorted(busy)[-2]
+    run(2, case, tmp_path / "cut", *options, "--set", f"time.max_steps={swap_step(path)}", fails=True)
+    for later in (tmp_path / "cut" / "checkpoints").iterdir():
+        if later.name > path.name:
+            later.unlink()
+    assert swap_step(last(tmp_path / "cut")) >= 0
+    resumed = resume(3, tmp_path / "cut", "--set", "time.max_steps=1000000")
+    result = comparison(reference, resumed)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("scheme", ["backward_euler", "bdf2", "picard"])

@@ -233,9 +233,10 @@ def test_transfer_needs_few_samples_where_two_systems_differ_smoothly():
 
 def test_transfer_to_a_finer_unit_cell_needs_a_quarter_of_the_samples():
     """The composite wall's unit cell, from 32 to 64 points a side; benchmarks/transfer.py has more."""
-    errors = errors_of_seed(1, (12, 48), 256, 128, COMM)
-    assert errors["transfer"][0] < errors["scratch"][1] < 3e-3
-    assert errors["transfer"][0] < errors["coarse"][0], "better than the coarse model as it is"
+    rows = [errors_of_seed(seed, (12, 48), 256, 128, COMM) for seed in (1, 2, 3)]
+    few, many = (np.median([row[way][k] for row in rows]) for way, k in (("transfer", 0), ("scratch", 1)))
+    assert few < many < 3e-3
+    assert few < np.median([row["coarse"][0] for row in rows]), "better than the coarse model as it is"
 
 
 def test_the_difference_to_a_cheap_model_is_learnt():

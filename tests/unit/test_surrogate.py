@@ -10,11 +10,13 @@ import torch
 from mpi4py import MPI
 
 import hpcmsm
+from hpcmsm.config import SurrogateSection
 from hpcmsm.errors import SurrogateError
 from hpcmsm.fields import Field
 from hpcmsm.surrogate.base import Samples
 from hpcmsm.surrogate.ensemble import Ensemble
 from hpcmsm.surrogate.network import Network
+from hpcmsm.surrogate.registry import KINDS, make_surrogate
 
 INPUTS = (Field("temperature", unit="K"), Field("fraction", lower=0.0, upper=1.0))
 OUTPUTS = (
@@ -250,3 +252,30 @@ def test_torch_is_loaded_by_training_only():
     )
     folder = Path(hpcmsm.__file__).resolve().parent.parent
     assert subprocess.run([sys.executable, "-c", program], cwd=folder, timeout=60).returncode == 0
+
+
+def straight(temperature, fraction):
+    """The composite with K_xy that is rounding only, as a solver gives it for a symmetric cell."""
+    outputs = fibre_composite(temperature, 0.0 * fraction) * (1 + fraction)
+    outputs[2] = 1e-8 * outputs[0] * np.sin(1e4 * temperature)
+    return outputs
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "random_forest"])
+def test_what_is_zero_in_all_samples_is_answered_as_exactly_zero(kind):
+    surrogate = make_surrogate(SurrogateSection(kind=kind), INPUTS, OUTPUTS, MPI.COMM_SELF, 1, 1e-4)
+    surrogate.train(make_samples(120, function=straight))
+    unseen = make_samples(500, seed=95, function=straight)
+    mean, score = surrogate.predict(unseen.inputs)
+    assert (mean[2] == 0.0).all()
+    known = np.isfinite(score)
+    assert known.any() and np.median(surrogate.misfit(mean, unseen.outputs)[known]) < 2e-3
+
+
+def test_what_ceases_to_be_zero_is_learnt():
+    ensemble = make_ensemble()
+    ensemble.train(make_samples(80, function=straight))
+    ensemble.train(make_samples(200))
+    unseen = make_samples(1000, seed=94)
+    mean, _ = ensemble.predict(unseen.inputs)
+    assert np.quantile(ensemble.misfit(mean, unseen.outputs), 0.99) < 2e-3 and (mean[2] != 0.0).all()

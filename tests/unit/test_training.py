@@ -10,6 +10,14 @@ import torch
 
 import hpcmsm
 from hpcmsm.surrogate import training
+from hpcmsm.surrogate.equations import (
+    SAMPLES_AT_ONCE,
+    Linearised,
+    augmented,
+    forward,
+    many_samples,
+    many_weights,
+)
 from hpcmsm.surrogate.lbfgs import forward as torch_forward
 from hpcmsm.surrogate.network import Network
 
@@ -22,28 +30,40 @@ def problem(nsample, seed=0):
     return NETWORK.start(seed, 1, 0), (random.normal(size=(nsample, 2)), random.normal(size=(nsample, 3)))
 
 
-def test_outputs_and_jacobian_are_those_of_torch():
-    flat, (x, _) = problem(7)
-    outputs, jacobian = training._jacobian(NETWORK, flat, x)
+def torch_jacobian(flat, x):
+    """Outputs (n, noutput) and their derivatives by the weights (n, noutput, nweight)."""
     inputs = torch.from_numpy(x)
-    expected = torch_forward(NETWORK, torch.from_numpy(flat), inputs).numpy()
-    np.testing.assert_allclose(outputs, expected, rtol=1e-13, atol=1e-14)
-    np.testing.assert_allclose(training.forward(NETWORK, flat, x), expected, rtol=1e-13, atol=1e-14)
-    by_torch = torch.autograd.functional.jacobian(
-        lambda weights: torch_forward(NETWORK, weights, inputs).reshape(-1), torch.from_numpy(flat)
+    outputs = torch_forward(NETWORK, torch.from_numpy(flat), inputs).numpy()
+    jacobian = torch.autograd.functional.jacobian(
+        lambda weights: torch_forward(NETWORK, weights, inputs), torch.from_numpy(flat)
     )
-    np.testing.assert_allclose(jacobian, by_torch.numpy(), rtol=1e-12, atol=1e-14)
+    return outputs, jacobian.numpy()
 
 
-@pytest.mark.parametrize("nsample", [5, 40, training.SAMPLES_AT_ONCE + 3])
-@pytest.mark.parametrize("equations", [training._many_weights, training._many_samples])
+def test_outputs_and_products_of_the_jacobian_are_those_of_torch():
+    flat, (x, y) = problem(7)
+    outputs, jacobian = torch_jacobian(flat, x)
+    jacobian = jacobian.transpose(1, 0, 2)[..., augmented(NETWORK)]  # (noutput, n, nweight)
+    linear = Linearised(NETWORK, flat, x)
+    np.testing.assert_allclose(linear.outputs.T, outputs, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(forward(NETWORK, flat, x), outputs, rtol=1e-13, atol=1e-14)
+    whole = jacobian.reshape(outputs.size, -1)
+    close = dict(rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(np.tril(linear.normal()), np.tril(whole.T @ whole), **close)
+    np.testing.assert_allclose(linear.gram(), whole @ whole.T, **close)
+    np.testing.assert_allclose(linear.transposed(y.T), y.T.ravel() @ whole, **close)
+
+
+@pytest.mark.parametrize("nsample", [5, 40, SAMPLES_AT_ONCE + 3])
+@pytest.mark.parametrize("equations", [many_weights, many_samples])
 def test_step_is_that_of_damped_least_squares(nsample, equations):
     """min |J d - r|^2 / N + damping |d|^2, by the singular values of numpy."""
     flat, (x, y) = problem(nsample)
     damping = 1e-2
-    step = training._solve(*equations(NETWORK, flat, (x, y)), damping)
-    outputs, jacobian = training._jacobian(NETWORK, flat, x)
+    step = training.solve(NETWORK, equations(NETWORK, flat, (x, y)), damping)
+    outputs, jacobian = torch_jacobian(flat, x)
     n = y.size
+    jacobian = jacobian.reshape(n, -1)
     matrix = np.concatenate([jacobian / np.sqrt(n), np.sqrt(damping) * np.eye(NETWORK.nweight)])
     right = np.concatenate([(outputs - y).ravel() / np.sqrt(n), np.zeros(NETWORK.nweight)])
     expected = np.linalg.lstsq(matrix, right, rcond=None)[0]
