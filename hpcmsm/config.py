@@ -156,10 +156,14 @@ class Material(Section):
 
 
 class Boundary(Section):
-    """One side: what is given there, as formulas of t, x, y, z and (flux, ambient) temperature."""
+    """One side: what is given there, as formulas of t, x, y, z and (flux, ambient) the unknown.
 
-    kind: Literal["temperature", "flux", "convection", "periodic"]
+    kind: "flux", "convection", "periodic", or the name of the unknown, whose value is then given.
+    """
+
+    kind: Literal["temperature", "concentration", "flux", "convection", "periodic"]
     temperature: Formula | None = None
+    concentration: Formula | None = None
     flux: Formula | None = None
     coefficient: Formula | None = None
     ambient: Formula | None = None
@@ -168,11 +172,12 @@ class Boundary(Section):
     def has_its_keys(self):
         wanted = {
             "temperature": ("temperature",),
+            "concentration": ("concentration",),
             "flux": ("flux",),
             "convection": ("coefficient", "ambient"),
             "periodic": (),
         }[self.kind]
-        for name in ("temperature", "flux", "coefficient", "ambient"):
+        for name in ("temperature", "concentration", "flux", "coefficient", "ambient"):
             given = getattr(self, name) is not None
             # A side with convection may take a given flux on top of it: a heated, cooled surface.
             if given and name not in wanted and not (self.kind == "convection" and name == "flux"):

@@ -40,11 +40,16 @@ LOCK = ".lock"
 OURS = ("case.toml", "steps.csv", "summary.json", "checkpoints", "snapshots", "report")
 
 
+# A state of more components (a phase field, atoms) would fill the snapshots; it is in the checkpoints.
+LARGEST_SHOWN = 64
+
+
 def snapshot_fields(parts) -> tuple[Field, ...]:
     """Fields that a snapshot of a run holds."""
+    state = (field for field in parts.micro.state if field.size <= LARGEST_SHOWN)
     constant = tuple(field for field, _ in parts.cell_fields.values())
     macro = (*parts.macro.unknowns, *parts.macro.kept)
-    return (*macro, *parts.closure.outputs, *parts.micro.state, *constant, SOURCE)
+    return (*macro, *parts.closure.outputs, *state, *constant, SOURCE)
 
 
 class Output:

@@ -276,7 +276,8 @@ class Simulation:
                 arrays |= {name: array[rows] for name, rows in rows_of(fields).items()}
             arrays.update({name: values for name, (_, values) in self.parts.cell_fields.items()})
             arrays[SOURCE.name] = self.answer.source
-            arrays = {name: np.atleast_2d(np.asarray(a, dtype=np.float64)) for name, a in arrays.items()}
+            wanted = [field.name for field in self.snapshots.fields]
+            arrays = {name: np.atleast_2d(np.asarray(arrays[name], dtype=np.float64)) for name in wanted}
             self.snapshots.write(self.step, self.time, arrays)
 
     def _write_checkpoint(self) -> None:

@@ -52,6 +52,7 @@ class Faces:
         half_width: from the cell's centre to the face in m.
         given: the formulas, by name.
         coordinates: x, y, z of the faces in m, shape (nface,) each.
+        unknown: name of what the equation advances; formulas and `kind` use it.
     """
 
     side: str
@@ -61,6 +62,7 @@ class Faces:
     half_width: float
     given: dict[str, Expression]
     coordinates: dict[str, np.ndarray]
+    unknown: str = "temperature"
 
     def evaluate(self, time: float, temperature: np.ndarray, conductivity: np.ndarray):
         """(coefficient W/(m2 K), value K, flux W/m2) of each face, shape (nface,) each.
@@ -70,12 +72,12 @@ class Faces:
             conductivity: of the owned cells in W/(m K), shape (size, ncells).
         """
         inside = temperature[self.cells]
-        known = {**self.coordinates, "t": np.full(inside.shape, time), "temperature": inside}
+        known = {**self.coordinates, "t": np.full(inside.shape, time), self.unknown: inside}
         got = {name: formula(**known) for name, formula in self.given.items()}
         zero = np.zeros(inside.shape)
         half = conductivity[self.normal, self.cells] / self.half_width
-        if self.kind == "temperature":
-            return half, got["temperature"], zero
+        if self.kind == self.unknown:
+            return half, got[self.unknown], zero
         flux = got.get("flux", zero)
         if self.kind == "flux":
             return zero, zero, flux
@@ -87,7 +89,7 @@ class Faces:
 
 def flux_slope(faces: Faces, time: float, temperature: np.ndarray, conductivity: np.ndarray) -> np.ndarray:
     """d(flux)/dT of formulas that use the temperature themselves, shape (nface,), W/(m2 K)."""
-    if not any("temperature" in formula.used for formula in faces.given.values()):
+    if not any(faces.unknown in formula.used for formula in faces.given.values()):
         return np.zeros(faces.cells.shape)
     inside = temperature[faces.cells]
     change = DIFFERENCE * (1.0 + np.abs(temperature))
@@ -98,20 +100,30 @@ def flux_slope(faces: Faces, time: float, temperature: np.ndarray, conductivity:
     return (fluxes[1] - fluxes[0]) / change[faces.cells]
 
 
-def boundary_faces(boundaries: dict[str, Boundary], grid: Grid) -> dict[str, Faces | None]:
+def boundary_faces(
+    boundaries: dict[str, Boundary], grid: Grid, unknown: str = "temperature"
+) -> dict[str, Faces | None]:
     """Faces of every side, None where this rank does not touch it or the side is periodic.
 
+    Args:
+        unknown: name of what the equation advances.
     Raises:
-        ConfigError: a formula is wrong.
+        ConfigError: a formula is wrong, or the value of another unknown is given.
     """
-    names = (*AXES[: grid.ndim], "t", "temperature")
+    names = (*AXES[: grid.ndim], "t", unknown)
+    kinds = (unknown, "flux", "convection", "periodic")
     position = np.arange(grid.ncells).reshape(grid.rank_shape)
     found = {}
     for number, side in enumerate(SIDES[: 2 * grid.ndim]):
         boundary = boundaries.get(side, INSULATED)
+        if boundary.kind not in kinds:
+            raise ConfigError(
+                f"macro.boundary.{side}.kind must be one of {', '.join(kinds)} for this equation, got "
+                f"'{boundary.kind}'; correct it"
+            )
         given = {
             name: Expression(getattr(boundary, name), names, f"macro.boundary.{side}.{name}")
-            for name in ("temperature", "flux", "coefficient", "ambient")
+            for name in (unknown, "flux", "coefficient", "ambient")
             if getattr(boundary, name) is not None
         }
         axis, high = divmod(number, 2)
@@ -125,5 +137,6 @@ def boundary_faces(boundaries: dict[str, Boundary], grid: Grid) -> dict[str, Fac
         cells = np.take(position, -1 if high else 0, axis=dimension).ravel()
         coordinates = {name: values[cells] for name, values in grid.coordinates().items()}
         coordinates[AXES[axis]] = np.full(cells.shape, grid.size[axis] if high else 0.0)
-        found[side] = Faces(side, boundary.kind, cells, axis, grid.spacing[axis] / 2, given, coordinates)
+        width = grid.spacing[axis] / 2
+        found[side] = Faces(side, boundary.kind, cells, axis, width, given, coordinates, unknown)
     return found

@@ -30,6 +30,8 @@ COMPONENTS = {
 class Heat(MethodOfLines):
     """Heat conduction with a conductivity tensor that the closure gives.
 
+    Other equations of this shape (see `Diffusion`) give their names of the unknown and of K.
+
     Args:
         grid: where the cells live.
         section: the table [macro] of the case.
@@ -38,21 +40,24 @@ class Heat(MethodOfLines):
             dimension. A tensor of more dimensions than the grid acts by its leading axes.
     """
 
-    unknowns = (TEMPERATURE,)
-    sends = (TEMPERATURE,)
+    unknowns: tuple[Field, ...] = (TEMPERATURE,)
+    sends: tuple[Field, ...] = (TEMPERATURE,)
     schemes = EXPLICIT + IMPLICIT
+    coefficient = ("conductivity", "W/(m K)", "effective conductivity")
 
     def __init__(self, grid: Grid, section: MacroSection, heat_capacity: Callable, size: int | None = None):
         self.grid, self.heat_capacity = grid, heat_capacity
         own = {1: 1, 2: 3, 3: 6}[grid.ndim]
         size = size if (grid.ndim, size) in COMPONENTS else own
         self._components = COMPONENTS[grid.ndim, size]
-        self.wants = (Field("conductivity", size, "W/(m K)", "effective conductivity", spd=size > 1),)
+        name, unit, about = self.coefficient
+        self.wants: tuple[Field, ...] = (Field(name, size, unit, about, spd=size > 1),)
+        self._name = self.unknowns[0].name
         axes = AXES[: grid.ndim]
         self.start = Expression(section.initial, axes, "macro.initial")
-        self.source = Expression(section.source, (*axes, "t", "temperature"), "macro.source")
+        self.source = Expression(section.source, (*axes, "t", self._name), "macro.source")
         self._has_source = not (self.source.is_constant and self.source() == 0.0)
-        self.faces = boundary_faces(section.boundary, grid)
+        self.faces = boundary_faces(section.boundary, grid, self._name)
         self.coordinates = grid.coordinates()
         self._local = grid.new_local()
         self._divergence = Kernel.load("heat", f"heat_divergence_{grid.ndim}d")
@@ -98,7 +103,7 @@ class Heat(MethodOfLines):
             share = values[0] * faces.half_width / self._owned_conductivity[faces.normal, faces.cells]
             for row, value in zip(target, (*values, share), strict=True):
                 row[...] = value.reshape(row.shape)
-            if not any(formula.used & {"t", "temperature"} for formula in faces.given.values()):  # steady
+            if not any(formula.used & {"t", self._name} for formula in faces.given.values()):  # steady
                 self._evaluated.add(side)
         return {f"side_{AXES[axis]}": values for axis, values in self._sides.items()}
 
@@ -108,12 +113,16 @@ class Heat(MethodOfLines):
 
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature."""
-        self._owned_conductivity = outputs["conductivity"][self._components]
+        self._owned_conductivity = outputs[self.coefficient[0]][self._components]
         # A steady flux does not ask for the conductivity.
         self._evaluated = {side for side in self._evaluated if self.faces[side].kind == "flux"}
         self._renew_faces()
         self._renew_cross_terms()
-        self.capacity = self.heat_capacity(unknown[0])
+        self.capacity = self.renewed_capacity(unknown[0], outputs)
+
+    def renewed_capacity(self, temperature: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
+        """<rho c> of the owned cells, shape (ncells,)."""
+        return self.heat_capacity(temperature)
 
     def _with_ghosts(self, values: np.ndarray) -> np.ndarray:
         """Collective. Values of the owned cells with ghosts, until the next call that exchanges some."""
@@ -198,7 +207,7 @@ class Heat(MethodOfLines):
         if self.source.is_constant:
             return self.source()
         when = np.full(self.grid.ncells, time)
-        return self.source(**self.coordinates, t=when, temperature=temperature)
+        return self.source(**self.coordinates, t=when, **{self._name: temperature})
 
     def linear_coefficients(self, time: float, vector) -> np.ndarray:
         """dL/dT with K frozen, without cross terms: shape (1 + 2 ndim, ncells), W/(m3 K)."""
@@ -225,7 +234,7 @@ class Heat(MethodOfLines):
                     sides[high, 0] -= slope.reshape(sides[high, 0].shape)
             self._linear_sides[f"side_{AXES[axis]}"] = sides
         self._source_slope = 0.0
-        if "temperature" in self.source.used:
+        if self._name in self.source.used:
             change = DIFFERENCE * (1.0 + np.abs(owned))
             self._source_slope = (self._source(time, owned + change) - self._source(time, owned)) / change
 

@@ -12,6 +12,7 @@ from hpcmsm.macro.base import MacroModel
 # name -> module whose `from_case(case, grid, micro, cell_fields)` builds the model.
 MODELS = {
     "heat": "hpcmsm.macro.heat_case",
+    "diffusion": "hpcmsm.macro.diffusion",
 }
 
 
