@@ -56,7 +56,7 @@ def build(case: Case, comm, folder: Path, fresh: bool = True) -> Parts:
     with together(comm):
         micro = make_micro(case.micro, case.materials, case.fields, folder, partial(read_labels, folder))
         periodic = periodic_axes(case.macro.boundary, len(case.grid.cells))
-    grid = Grid(case.grid.cells, case.grid.size, periodic, case.grid.proc_shape, comm)
+    grid = Grid(case.grid.cells, case.grid.size, periodic, case.grid.proc_shape, comm, case.grid.centring)
     with together(comm):
         cell_fields = evaluate_cell_fields(case, grid, micro)
         macro = make_macro(case, grid, micro, cell_fields)

@@ -103,10 +103,14 @@ class Section(BaseModel):
 
 
 class GridSection(Section):
-    """Cells and side lengths along x[, y[, z]]."""
+    """Cells and side lengths along x[, y[, z]].
+
+    centring: "cell": the cells fill the box; "vertex": their centres reach from side to side.
+    """
 
     cells: list[Count] = Key(min_length=1, max_length=3)
     size: list[Length] = Key(min_length=1, max_length=3)
+    centring: Literal["cell", "vertex"] = "cell"
     proc_shape: list[Count] | None = None
 
     @model_validator(mode="after")
@@ -117,6 +121,10 @@ class GridSection(Section):
             )
         if self.proc_shape is not None and len(self.proc_shape) != len(self.cells):
             raise ValueError("must have one entry of grid.proc_shape per entry of grid.cells")
+        if self.centring == "vertex" and min(self.cells) < 2:
+            raise ValueError(
+                f"grid.cells must be at least 2 for grid.centring 'vertex', got {min(self.cells)}"
+            )
         return self
 
 
@@ -284,9 +292,13 @@ class CheckpointSection(Section):
 
 
 class SnapshotSection(Section):
-    """How often, in steps, fields are written for looking at; 0 writes the first and last only."""
+    """How often, in steps, fields are written for looking at; 0 writes the first and last only.
+
+    fields: names of those to write, all where left out.
+    """
 
     every: Annotated[int, Key(ge=0, strict=True)] = 0
+    fields: list[str] | None = None
 
 
 class Case(Section):

@@ -1,4 +1,4 @@
-"""Where cells live: a cell-centred structured grid spread over ranks by a PETSc DMDA."""
+"""Where cells live: a structured grid spread over ranks by a PETSc DMDA."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from hpcmsm.errors import ConfigError
 from hpcmsm.parallel import together
 
 AXES = ("x", "y", "z")
+# Distance of the first centre from the side where coordinates begin, in spacings.
+FIRST_CENTRE = {"cell": 0.5, "vertex": 0.0}
 
 # PETSc would catch SIGPIPE, SIGTERM and the like and abort the job; they are Python's to handle.
 if "-no_signal_handler" not in os.environ.get("PETSC_OPTIONS", ""):
@@ -17,7 +19,10 @@ if "-no_signal_handler" not in os.environ.get("PETSC_OPTIONS", ""):
 
 
 class Grid:
-    """A box of equal cells in 2D or 3D.
+    """A box of equal cells in 1D, 2D or 3D.
+
+    With centring "cell" the cells fill the box. With centring "vertex" their centres reach from side to
+    side, and what lies outside of the box is cut off: half of a cell at a side, three quarters at an edge.
 
     Axes are named x, y, z; arrays have the opposite order (z, y, x), x fastest. A global cell id
     is the index in that natural order: id = (k ny + j) nx + i. Everything that lasts is keyed by
@@ -28,22 +33,30 @@ class Grid:
         size: side lengths in m along x, y[, z].
         periodic: whether each axis is periodic.
         proc_shape: ranks along x, y[, z]; least halo where None.
+        centring: "cell" or "vertex".
 
     Attributes:
+        spacing: distance of neighbouring centres in m along x, y[, z].
         grid_shape: global array shape (nz, ny, nx) or (ny, nx).
         rank_shape: shape of the owned block, same order; entries may not be 0.
         owned: slices of the owned block in the global array.
         ids: global ids of the owned cells, shape (ncells,) int64, ordered as the block.
     """
 
-    def __init__(self, cells, size, periodic=None, proc_shape=None, comm=None):
+    def __init__(self, cells, size, periodic=None, proc_shape=None, comm=None, centring="cell"):
         from petsc4py import PETSc
 
         self.ndim = len(cells)
         self.cells = tuple(int(n) for n in cells)
         self.size = tuple(float(length) for length in size)
-        self.spacing = tuple(length / n for length, n in zip(self.size, self.cells, strict=True))
+        self.centring = centring
+        self.spacing = spacing(self.cells, self.size, centring)
         self.periodic = tuple(periodic or (False,) * self.ndim)
+        if centring == "vertex" and any(self.periodic):
+            raise ConfigError(
+                "macro.boundary must not be periodic for grid.centring 'vertex', got a periodic side; "
+                "use grid.centring = 'cell'"
+            )
         comm = comm if comm is not None else PETSc.COMM_WORLD.tompi4py()
         self.comm = comm
         proc_shape = self._chosen_proc_shape(proc_shape)
@@ -108,8 +121,10 @@ class Grid:
     def coordinates(self) -> dict[str, np.ndarray]:
         """Centres of the owned cells in m, one array (ncells,) per axis name, in the order of ids."""
         index = np.unravel_index(self.ids, self.grid_shape)
+        first = FIRST_CENTRE[self.centring]
         return {
-            AXES[axis]: (index[self.ndim - 1 - axis] + 0.5) * self.spacing[axis] for axis in range(self.ndim)
+            AXES[axis]: (index[self.ndim - 1 - axis] + first) * self.spacing[axis]
+            for axis in range(self.ndim)
         }
 
     def ghosted(self, vector, local) -> np.ndarray:
@@ -125,6 +140,12 @@ class Grid:
     def new_local(self):
         """A local PETSc vector with room for one layer of ghost values, zero."""
         return self.dm.createLocalVec()
+
+
+def spacing(cells, size, centring: str) -> tuple[float, ...]:
+    """Distance of neighbouring centres in m along x, y[, z]."""
+    gaps = cells if centring == "cell" else [n - 1 for n in cells]
+    return tuple(length / n for length, n in zip(size, gaps, strict=True))
 
 
 def splits(nranks: int, naxes: int) -> list[tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import errno
 import fcntl
 import json
@@ -44,12 +45,25 @@ OURS = ("case.toml", "steps.csv", "summary.json", "checkpoints", "snapshots", "r
 LARGEST_SHOWN = 64
 
 
-def snapshot_fields(parts) -> tuple[Field, ...]:
-    """Fields that a snapshot of a run holds."""
-    state = (field for field in parts.micro.state if field.size <= LARGEST_SHOWN)
+def snapshot_fields(parts, chosen: list[str] | None = None) -> tuple[Field, ...]:
+    """Fields that a snapshot of a run holds: those whose names are given, else all but large states.
+
+    Raises:
+        ConfigError: there is no field of a given name.
+    """
     constant = tuple(field for field, _ in parts.cell_fields.values())
     macro = (*parts.macro.unknowns, *parts.macro.kept)
-    return (*macro, *parts.closure.outputs, *state, *constant, SOURCE)
+    fields = (*macro, *parts.closure.outputs, *parts.micro.state, *constant, SOURCE)
+    if chosen is None:
+        large = {field.name for field in parts.micro.state if field.size > LARGEST_SHOWN}
+        return tuple(field for field in fields if field.name not in large)
+    names = [field.name for field in fields]
+    for name in chosen:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(names)}"
+            raise ConfigError(f"snapshots.fields must name fields of the run, got '{name}'; {advice}")
+    return tuple(field for field in fields if field.name in chosen)
 
 
 class Output:

@@ -53,6 +53,8 @@ class Simulation:
         self.state = self.micro.initial_state(self._inputs(self.unknown))
         self.answer: Answer | None = None
         self.iteration = 0
+        with together(comm):
+            self.shown = snapshot_fields(self.parts, case.snapshots.fields)
         self.output = Output(output, comm)
         self.provenance = {**provenance(comm), "case_folder": str(folder.resolve())}
         self.quiet = quiet
@@ -96,7 +98,7 @@ class Simulation:
         """Collective. Begin at t = 0 in an output folder that holds no run yet."""
         self.output.create(self.case.to_toml(), overwrite)
         self.try_micro()
-        self.snapshots = SnapshotWriter(self.output.folder, self.grid, snapshot_fields(self.parts))
+        self.snapshots = SnapshotWriter(self.output.folder, self.grid, self.shown)
         # Nothing advances yet: a micro model with a state is asked for the outputs of its present one.
         self._ask(self.time, 0.0 if self.micro.state else self.dt, self.unknown)
         self.output.log(0, self.time, 0.0, self.closure.finish_step(0), 0, perf_counter() - self.started)
@@ -163,7 +165,7 @@ class Simulation:
             {name[len(prefix) :]: a for name, a in data.arrays.items() if name.startswith(prefix)}
         )
         self.output.reopen(self.step)
-        self.snapshots = SnapshotWriter(self.output.folder, self.grid, snapshot_fields(self.parts))
+        self.snapshots = SnapshotWriter(self.output.folder, self.grid, self.shown)
         self.snapshots.truncate(self.step)
         for note in self.snapshots.notes:
             self.output.say(note)

@@ -37,6 +37,7 @@ def summary_sections(summary: dict) -> list[tuple[str, tuple[str, ...], list[tup
         ("audited error", ("value",), _error_rows(summary)),
         ("wall time of a rank", ("mean / s", "min / s", "max / s", "share", "calls"), _phase_rows(summary)),
         ("field", ("unit", "min", "max"), _field_rows(summary)),
+        *_probe_sections(summary),
         ("written", ("",), _items(summary.get("files"))),
     ]
     return [section for section in sections if section[2]]
@@ -120,6 +121,18 @@ def _field_rows(summary: dict) -> list[tuple[str, ...]]:
         (name, field.get("unit", "1"), number(field.get("min"), 6), number(field.get("max"), 6))
         for name, field in fields.items()
     ]
+
+
+def _probe_sections(summary: dict) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """The table of the probes of a model, with their coordinates; none where there are none."""
+    probes = summary.get("probes") or {}
+    name = probes.get("field")
+    rows = [
+        (probe, *(number(x) for x in facts["at"]), number(facts[name], 6))
+        for probe, facts in (probes.get("points") or {}).items()
+    ]
+    axes = tuple(f"{axis} / m" for axis in "xyz"[: len(rows[0]) - 2]) if rows else ()
+    return [("probe", (*axes, f"{name} / {probes['unit']}"), rows)] if rows else []
 
 
 def _text_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -25,7 +25,8 @@
 #define SODIUM_OUT 140.0
 #define CALCIUM_OUT 2.0
 
-#define LARGEST_VOLTAGE R(300) /* mV: beyond it a step was too long */
+#define LOWEST_VOLTAGE R(-200) /* mV: outside of these a step was too long */
+#define HIGHEST_VOLTAGE R(120)
 
 typedef struct {
     real v;
@@ -325,7 +326,8 @@ KERNEL tt06_advance(
             real sum = R(0);
             for (int k = 0; k < 18; ++k)
                 sum += state_after[k * ncells + c];
-            status[c] = hp_abs(voltage_after[c]) < LARGEST_VOLTAGE && sum - sum == R(0) ? 0 : 1;
+            int possible = voltage_after[c] > LOWEST_VOLTAGE && voltage_after[c] < HIGHEST_VOLTAGE;
+            status[c] = possible && sum - sum == R(0) ? 0 : 1;
         }
     }
 }

@@ -30,8 +30,8 @@ SHOWN = (
 )
 
 
-def a_grid(cells=(7, 5), size=None, periodic=None):
-    return Grid(cells, size or (0.7, 0.5, 0.6)[: len(cells)], periodic, comm=COMM)
+def a_grid(cells=(7, 5), size=None, periodic=None, centring="cell"):
+    return Grid(cells, size or (0.7, 0.5, 0.6)[: len(cells)], periodic, comm=COMM, centring=centring)
 
 
 def some_data(grid, step=120, seed=1):

@@ -51,7 +51,10 @@ def checkpoint_name(step: int) -> str:
 
 def grid_header(grid) -> dict:
     """What identifies a grid, for the header of a file."""
+    # Named only where it is not the usual one, so that files from before there was a choice still fit.
+    centring = {"centring": grid.centring} if grid.centring != "cell" else {}
     return {
+        **centring,
         "grid_shape": list(grid.grid_shape),
         "cells": list(grid.cells),
         "size": list(grid.size),

@@ -159,6 +159,7 @@ class Snapshots:
         fields: declaration by name.
         arrays: by name, shape (nsnapshots, size, *grid_shape).
         cells, size: of the grid along x, y[, z]; size in m.
+        centring: "cell" or "vertex", see `Grid`.
     """
 
     steps: np.ndarray
@@ -167,6 +168,7 @@ class Snapshots:
     arrays: dict[str, np.ndarray]
     cells: tuple[int, ...]
     size: tuple[float, ...]
+    centring: str = "cell"
 
 
 def read_snapshots(folder: Path, names=None) -> Snapshots:
@@ -199,6 +201,7 @@ def read_snapshots(folder: Path, names=None) -> Snapshots:
         arrays={name: np.stack([values[name] for values in read]) for name in names},
         cells=tuple(pieces[-1].grid["cells"]),
         size=tuple(pieces[-1].grid["size"]),
+        centring=pieces[-1].grid.get("centring", "cell"),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcmsm.fields import Field
+from hpcmsm.grid import spacing
 from hpcmsm.io.blocks import Layout
 from hpcmsm.io.sealed import describe_dataset
 from hpcmsm.io.store import h5py, write_whole
@@ -62,7 +63,8 @@ def _fill(h5file, pieces: list[Piece]) -> None:
         steps = root.create_group("Steps")
         steps.attrs["NSteps"] = len(pieces)
         steps.create_dataset("Values", data=times)
-    cell_data = root.create_group("CellData")
+    # VTK's cells are ours where these fill the box; where their centres reach from side to side, its points.
+    cell_data = root.create_group("PointData" if _centring(pieces[-1].grid) == "vertex" else "CellData")
     for name, last in pieces[-1].datasets.items():
         # One array over time needs the same shape and type in every snapshot.
         if all(piece.datasets.get(name, last)[1:] == last[1:] for piece in pieces if name in piece.datasets):
@@ -70,24 +72,33 @@ def _fill(h5file, pieces: list[Piece]) -> None:
 
 
 def _describe_grid(root, grid: dict) -> None:
-    """Attributes of ImageData. A 1D or 2D grid is one cell thick, as thick as the cells are wide."""
-    cells, size = list(grid["cells"]), list(grid["size"])
-    spacing = [length / n for length, n in zip(size, cells, strict=True)]
-    missing = 3 - len(cells)
-    cells, spacing = [*cells, *[1] * missing], [*spacing, *[min(spacing)] * missing]
+    """Attributes of ImageData. A 1D or 2D grid is one cell thick, as thick as the cells are wide.
+
+    With values at the points, it is one point thick.
+    """
+    centring = _centring(grid)
+    distances = spacing(grid["cells"], grid["size"], centring)
+    missing = 3 - len(distances)
+    layer = 0 if centring == "vertex" else 1
+    cells = [*(n - 1 + layer for n in grid["cells"]), *[layer] * missing]
     root.attrs["Version"] = np.array([2, 0], np.int64)
     root.attrs["Type"] = np.bytes_(b"ImageData")
     root.attrs["WholeExtent"] = np.array([0, cells[0], 0, cells[1], 0, cells[2]], np.int64)
     root.attrs["Origin"] = np.zeros(3)
-    root.attrs["Spacing"] = np.array(spacing)
+    root.attrs["Spacing"] = np.array([*distances, *[min(distances)] * missing])
     root.attrs["Direction"] = np.eye(3).ravel()
+
+
+def _centring(grid: dict) -> str:
+    return grid.get("centring", "cell")
 
 
 def _add_virtual(group, name: str, pieces: list[Piece]) -> None:
     """A dataset ([nsteps,] nz, ny, nx[, size]) that is read from the snapshot files."""
     field, shape, dtype = pieces[-1].datasets[name]
     time_axis = (len(pieces),) if len(pieces) > 1 else ()
-    layer = (1,) * (3 - len(pieces[-1].grid["cells"]))
+    centring = _centring(pieces[-1].grid)
+    layer = () if centring == "vertex" else (1,) * (3 - len(pieces[-1].grid["cells"]))
     whole = h5py.h5s.create_simple((*time_axis, *layer, *shape))
     source = h5py.h5s.create_simple(shape)
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

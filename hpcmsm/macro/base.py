@@ -21,6 +21,7 @@ class MacroModel(ABC):
         sends: fields that it offers to the closure, beside the constant fields of the cells.
         wants: fields that it needs back.
         schemes: names of time.scheme that it can be advanced by.
+        centrings: names of grid.centring that it knows.
         kept: further fields of the cells that it carries from step to step (an activation time, a
             maximum so far); they appear in snapshots and survive restarts. Their values are in
             `kept_values`, shape (ncomponent, ncells).
@@ -30,6 +31,7 @@ class MacroModel(ABC):
     sends: tuple[Field, ...]
     wants: tuple[Field, ...]
     schemes: ClassVar[tuple[str, ...]]
+    centrings: ClassVar[tuple[str, ...]] = ("cell",)
     kept: tuple[Field, ...] = ()
     kept_values: np.ndarray
 
@@ -103,6 +105,9 @@ class SplitModel(MacroModel):
     """
 
     schemes = ("godunov", "strang")
+
+    def begin_step(self, unknown: np.ndarray, time: float, dt: float) -> None:
+        """Called once before each step from `time` by dt, with the unknowns at its start."""
 
     @abstractmethod
     def transport(self, unknown: np.ndarray, time: float, dt: float) -> None:

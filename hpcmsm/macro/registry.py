@@ -13,6 +13,7 @@ from hpcmsm.macro.base import MacroModel
 MODELS = {
     "heat": "hpcmsm.macro.heat_case",
     "diffusion": "hpcmsm.macro.diffusion",
+    "monodomain": "hpcmsm.macro.monodomain",
 }
 
 
@@ -37,12 +38,17 @@ def make_macro(case: Case, grid, micro, cell_fields) -> MacroModel:
         micro: the micro model (its inputs, outputs, phases).
         cell_fields: constant fields of the cells, by name: (Field, values (ncells,)).
     Raises:
-        ConfigError: no such model, its options are wrong, or it cannot be advanced by time.scheme.
+        ConfigError: no such model, its options are wrong, or it does not know time.scheme or grid.centring.
     """
     model = module_of(case).from_case(case, grid, micro, cell_fields)
     if case.time.scheme not in model.schemes:
         raise ConfigError(
             f"time.scheme must be one of {', '.join(model.schemes)} for macro.model '{case.macro.model}', "
             f"got '{case.time.scheme}'; choose one of them"
+        )
+    if grid.centring not in model.centrings:
+        raise ConfigError(
+            f"grid.centring must be {' or '.join(model.centrings)} for macro.model '{case.macro.model}', "
+            f"got '{grid.centring}'; correct it"
         )
     return model

@@ -103,6 +103,7 @@ class Splitting(Stepper):
     def advance(self, step: int, now: float, dt: float) -> StepResult:
         """Collective. Advance the unknowns from time `now` by dt."""
         part = 0.5 if self.time.scheme == "strang" else 1.0
+        self.model.begin_step(self._unknown, now, dt)
         self.model.transport(self._unknown, now, part * dt)
         self.ask(now, dt, self._unknown)
         self.model.react(self._unknown, dt)

@@ -36,9 +36,9 @@ MS_PER_S = 1e3
 class TT06(MicroModel):
     """Voltage and ions of a myocyte, advanced by a macro time step.
 
-    Gates by Rush and Larsen's exponential step, the rest by forward Euler; first order in time. A time
-    step of more than about 0.05 ms deforms the upstroke, more than about 0.1 ms makes it unstable: ask
-    for more substeps then.
+    Gates by Rush and Larsen's exponential step, the rest by forward Euler; first order in time. The peak
+    of a beat is 37.7 mV; a step of 0.05 ms makes it 43, 0.1 ms 50, 0.2 ms 66, and 0.5 ms ends with an error:
+    ask for more substeps then.
 
     Args:
         substeps: equal steps that a macro time step is cut into.
@@ -76,7 +76,7 @@ class TT06(MicroModel):
         self._kernel = Kernel.load("tt06", "tt06_advance", backend=backend)
 
     def evaluate(self, batch: Batch) -> Answer:
-        """Advance by batch.dt (s); status 1 where a value is not finite or the voltage beyond 300 mV."""
+        """Advance by batch.dt in s; status 1 where a value is not finite or the voltage impossible."""
         if batch.dt == 0.0:
             return Answer(batch.inputs[:1].copy(), batch.state.copy(), np.zeros(batch.ncells, np.int32))
         n, kernel = batch.ncells, self._kernel

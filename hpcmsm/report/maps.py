@@ -97,21 +97,50 @@ def _cuts(run: Run, history: History, chosen: np.ndarray, index: int, limits) ->
     values = history.values[chosen, index]
     label = f"{history.name} {history.components[index]}".strip()
     if values.ndim == 3:
-        return [Row(label, history.unit, values, "xy", _extent(run, "xy"), limits, history.changes)]
+        return [
+            Row(
+                label,
+                history.unit,
+                values,
+                "xy",
+                _extent(run, "xy", values.shape[1:]),
+                limits,
+                history.changes,
+            )
+        ]
     nz, ny = values.shape[1:3]
     cuts = {
-        "xz": (values[:, :, ny // 2], f"y = {number((ny // 2 + 0.5) * run.size[1] / ny, 3)} m"),
-        "xy": (values[:, nz // 2], f"z = {number((nz // 2 + 0.5) * run.size[2] / nz, 3)} m"),
+        "xz": (values[:, :, ny // 2], f"y = {number(_place(run, 1, ny), 3)} m"),
+        "xy": (values[:, nz // 2], f"z = {number(_place(run, 2, nz), 3)} m"),
     }
     return [
-        Row(f"{label} at {place}", history.unit, cut, plane, _extent(run, plane), limits, history.changes)
+        Row(
+            f"{label} at {place}",
+            history.unit,
+            cut,
+            plane,
+            _extent(run, plane, cut.shape[1:]),
+            limits,
+            history.changes,
+        )
         for plane, (cut, place) in cuts.items()
     ]
 
 
-def _extent(run: Run, plane: str) -> tuple[float, float, float, float]:
-    """Borders of the grid in a plane: left, right, lower, upper, in m."""
+def _place(run: Run, axis: int, n: int) -> float:
+    """Where the middle one of n cells along an axis lies, in m."""
+    if run.centring == "vertex":
+        return n // 2 * run.size[axis] / (n - 1)
+    return (n // 2 + 0.5) * run.size[axis] / n
+
+
+def _extent(run: Run, plane: str, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Borders of the cells (rows, columns) of a plane: left, right, lower, upper, in m."""
     across, up = (run.size["xyz".index(axis)] for axis in plane)
+    if run.centring == "vertex":
+        # Cells at the sides are drawn whole.
+        right, upper = (0.5 * length / (n - 1) for length, n in zip((across, up), shape[::-1], strict=True))
+        return -right, across + right, -upper, up + upper
     return 0.0, across, 0.0, up
 
 
@@ -126,6 +155,14 @@ def colour_limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
+def _over_cells(function, values: np.ndarray) -> np.ndarray:
+    """A function of each row of (nsnapshots, ncells) that knows nan; nan where there is nothing else."""
+    known = ~np.isnan(values).all(axis=1)
+    result = np.full(values.shape[0], np.nan)
+    result[known] = function(values[known], axis=1)
+    return result
+
+
 def extremes(run: Run) -> Picture | None:
     """Least, mean and largest value of every field that changes, over time."""
     moving = [history for history in run.histories if history.changes and history.name != SOURCE.name]
@@ -135,7 +172,7 @@ def extremes(run: Run) -> Picture | None:
     for panel, history in zip(panels, moving, strict=True):
         for index, colour in zip(shown_components(history), SEQUENCE, strict=False):
             values = history.values[:, index].reshape(len(run.times), -1)
-            least, mean, largest = (f(values, axis=1) for f in (np.nanmin, np.nanmean, np.nanmax))
+            least, mean, largest = (_over_cells(f, values) for f in (np.nanmin, np.nanmean, np.nanmax))
             panel.fill_between(run.times, least, largest, color=colour, alpha=0.16, linewidth=0)
             panel.plot(run.times, largest, color=colour, linewidth=1.1)
             panel.plot(run.times, least, color=colour, linewidth=1.1)

@@ -44,6 +44,7 @@ class Run:
         steps: columns of steps.csv, each of shape (nrows,); nan where a field is empty.
         times: times of the snapshots in s, shape (nsnapshots,).
         size: side lengths of the grid in m along x, y[, z].
+        centring: "cell" or "vertex", see `Grid`.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Run:
     times: np.ndarray = field(default_factory=lambda: np.empty(0))
     histories: list[History] = field(default_factory=list)
     size: tuple[float, ...] = ()
+    centring: str = "cell"
 
     @property
     def name(self) -> str:
@@ -169,7 +171,7 @@ def _read_fields(run: Run) -> None:
     if not snapshot_paths(run.folder / "snapshots"):
         return
     snapshots = read_snapshots(run.folder)
-    run.times, run.size = snapshots.times, snapshots.size
+    run.times, run.size, run.centring = snapshots.times, snapshots.size, snapshots.centring
     histories = [
         History(name, declared.unit, component_labels(declared), snapshots.arrays[name])
         for name, declared in snapshots.fields.items()

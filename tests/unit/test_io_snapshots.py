@@ -52,6 +52,28 @@ def test_vtk_reads_every_step(tmp_path, monkeypatch, cells):
         assert np.isclose((bounds[2 * axis] + bounds[2 * axis + 1]) / 2, centre[name][cell])
 
 
+@pytest.mark.parametrize("cells", [(6,), (7, 5), (3, 4, 5)])
+@pytest.mark.parametrize("steps", [(0,), (0, 5)])
+def test_values_at_vertices_are_data_of_points(tmp_path, cells, steps):
+    grid = a_grid(cells, centring="vertex")
+    values = history(grid, steps)
+    write_history(tmp_path, grid, values)
+    assert read_snapshots(tmp_path).centring == "vertex"
+    reader = vtk.vtkHDFReader()
+    reader.SetFileName(str(tmp_path / "snapshots" / "fields.vtkhdf"))
+    reader.UpdateInformation()
+    reader.UpdateTimeStep(0.25 * steps[-1])
+    image = reader.GetOutputDataObject(0)
+    assert image.GetCellData().GetNumberOfArrays() == 0 and image.GetNumberOfPoints() == grid.ncells
+    assert image.GetBounds()[1 : 2 * len(cells) : 2] == pytest.approx(grid.size)
+    for name, array in values[steps[-1]].items():
+        found = vtk_to_numpy(image.GetPointData().GetArray(name))
+        assert np.array_equal(found.reshape(grid.ncells, -1).T, array)
+    centres = np.stack(list(grid.coordinates().values()), axis=1)
+    points = np.array([image.GetPoint(number)[: len(cells)] for number in range(grid.ncells)])
+    np.testing.assert_allclose(points, centres, atol=1e-15)
+
+
 def test_snapshots_come_back_with_units(tmp_path):
     grid = a_grid((3, 4, 5))
     values = history(grid, (0, 5, 12))
