@@ -16,7 +16,7 @@ MOST_CELLS = 5
 # Relative change that tells cells apart whose inputs are all the same, as they are in a uniform start.
 NUDGE = 1e-6
 # Relative error that a solver may leave in a sum which its model says it keeps.
-CONSERVED_TO = 1e-6
+CONSERVED_TO, ROUNDED_TO = 1e-6, 1e-12
 
 
 def try_out(micro: MicroModel, batch: Batch) -> None:
@@ -131,6 +131,8 @@ def _check_conserved(micro: MicroModel, inputs: np.ndarray, outputs: np.ndarray,
         )
     apart = np.abs(sums @ outputs - totals)
     allowed = CONSERVED_TO * (np.abs(sums) @ np.abs(outputs) + np.abs(totals))
+    # Differences of numbers around 1 are rounded like those, however small they are.
+    allowed += ROUNDED_TO * np.abs(sums).sum(axis=1)[:, None]
     if (apart > allowed).any():
         row, cell = np.argwhere(apart > allowed)[0]
         raise MicroError(
