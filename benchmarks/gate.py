@@ -147,7 +147,8 @@ def measure(tolerance: float, seed: int, reference, options) -> dict:
 def common(options) -> list[str]:
     """Settings of all runs."""
     settings = ["checkpoint.every=0", "snapshots.every=5", *(QUICK if options.quick else ())]
-    return [*settings, *([f"micro.resolution={options.resolution}"] if options.resolution else [])]
+    resolution = [f"micro.resolution={options.resolution}"] if options.resolution else []
+    return [*settings, *resolution, *options.set]
 
 
 def verdicts(row: dict, quick: bool) -> list[str]:
@@ -196,6 +197,7 @@ def main(arguments: list[str] | None = None) -> dict:
     """Run all; what the JSON file holds."""
     options = _options(arguments)
     tolerances, seeds = (TOLERANCES[:1], SEEDS[:1]) if options.quick else (TOLERANCES, SEEDS)
+    tolerances, seeds = options.tolerances or tolerances, options.seeds or seeds
     reference = launch([*common(options), "surrogate.enabled=false"], options.ranks)
     summary, _, history = reference
     case = load_case(CASE, common(options))
@@ -223,6 +225,9 @@ def _options(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short run on smaller grids")
     parser.add_argument("--resolution", type=int, help="points along a unit cell (default: the case's)")
+    parser.add_argument("--tolerances", type=float, nargs="+", help="fewer or other ones")
+    parser.add_argument("--seeds", type=int, nargs="+", help="fewer or other ones")
+    parser.add_argument("--set", action="append", default=[], help="further section.key=value of all runs")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--output", type=Path, help="files to write, without suffix")
     return parser.parse_args(arguments)

@@ -275,13 +275,15 @@ class GateSection(Section):
     """When a surrogate's answer is good enough.
 
     tolerance: a number, relative to the size of the output; or a text with the output's unit, such as
-    "0.01 W/(m K)"; or a table of these, one per output.
+    "0.01 W/(m K)"; or a table of these, one per output. blend: steps over which a cell goes over from one
+    answer to another; 0 changes at once.
     """
 
     tolerance: Annotated[Any, PlainValidator(_checked_tolerance)] = 2e-3
     coverage: Annotated[float, Key(gt=0.5, lt=1)] = 0.99
     audit: Annotated[float, Key(gt=0, le=0.5)] = 0.01
     novelty: Annotated[float, Key(gt=0)] = 0.05
+    blend: Annotated[int, Key(ge=0, le=1000, strict=True)] = 4
 
 
 class CheckpointSection(Section):

@@ -137,7 +137,7 @@ class Simulation:
         if self.stepper.previous is not None:
             fields |= self._named("macro/previous_", self.macro.unknowns, self.stepper.previous)
         fields |= self._named("macro/", self.macro.kept, self.macro.kept_values)
-        return fields | self._named("micro/", self.micro.state, self.state)
+        return fields | self._named("micro/", self.micro.state, self.state) | self.closure.cell_fields()
 
     @staticmethod
     def _named(prefix: str, fields, array: np.ndarray) -> dict:
@@ -163,6 +163,9 @@ class Simulation:
         prefix = "closure/"
         self.closure.load_state(
             {name[len(prefix) :]: a for name, a in data.arrays.items() if name.startswith(prefix)}
+        )
+        self.closure.load_cell_fields(
+            self.grid.ids, {name: arrays[name] for name in self.closure.cell_fields()}
         )
         self.output.reopen(self.step)
         self.snapshots = SnapshotWriter(self.output.folder, self.grid, self.shown)

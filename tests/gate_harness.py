@@ -68,16 +68,18 @@ class TellTale(Surrogate):
         self.version = int(state["version"][0])
 
 
-def make_gate(comm, seed=5, version=1, micro=None, spacing=1e-9, training=None, **section) -> Gate:
-    """A gate with everything around it; novelty is switched off unless it is given."""
+def make_gate(
+    comm, seed=5, version=1, micro=None, surrogate=None, spacing=1e-9, training=None, **section
+) -> Gate:
+    """A gate with everything around it; novelty and blending are switched off unless they are given."""
     micro = micro or Told()
     timers = Timers()
     return Gate(
         Direct(micro, comm, timers),
         micro,
-        TellTale(version),
+        surrogate or TellTale(version),
         ReplayBuffer(micro.inputs, micro.outputs, spacing=spacing),
-        GateSection(**{"novelty": 1e9, "coverage": 0.9, "tolerance": 0.01, **section}),
+        GateSection(**{"novelty": 1e9, "coverage": 0.9, "tolerance": 0.01, "blend": 0, **section}),
         SurrogateSection(**(training or {})),
         comm,
         seed,

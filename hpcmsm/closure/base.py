@@ -39,3 +39,10 @@ class Closure(ABC):
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take over what `state` gave, bit by bit."""
+
+    def cell_fields(self) -> dict[str, tuple[Field, np.ndarray]]:
+        """What a restart needs of each cell, by name: its field and values (size, ncells)."""
+        return {}
+
+    def load_cell_fields(self, ids: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `cell_fields` gave, for the cells that this rank has now; after `load_state`."""

@@ -14,14 +14,15 @@ import numpy as np
 
 from hpcmsm.batch import MICRO, SURROGATE, Answer, Batch
 from hpcmsm.closure.base import Closure
+from hpcmsm.closure.blending import Blending
 from hpcmsm.closure.calibration import Calibration
-from hpcmsm.closure.ledger import Ledger
+from hpcmsm.closure.ledger import Ledger, signed_error
 from hpcmsm.closure.predictor import Predictor
 from hpcmsm.closure.records import Records
 from hpcmsm.closure.tolerance import Tolerance
 from hpcmsm.config import GateSection, SurrogateSection
 from hpcmsm.errors import ConfigError
-from hpcmsm.fields import Field, rows_of
+from hpcmsm.fields import Field
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.parallel import random_uniform
 from hpcmsm.surrogate.base import Surrogate
@@ -86,6 +87,7 @@ class Gate(Closure):
         self.predictor = Predictor(surrogate, micro, self.tolerance)
         self.comm, self.seed, self.timers = comm, seed, timers
         self.inputs, self.outputs, self.micro_state = inner.inputs, inner.outputs, inner.micro_state
+        self.blending = Blending(self.predictor, micro, inner.outputs, gate.blend)
         self.calibration = Calibration(
             sum(f.size for f in self.inputs), sum(f.size for f in self.outputs), gate.coverage
         )
@@ -99,13 +101,15 @@ class Gate(Closure):
         with self.timers.phase("surrogate"):
             predicted, score = self._predict(batch)
         with self.timers.phase("gate"):
-            verdict = self._judge(batch, predicted, score)
+            served, verdict = self._judge(batch, predicted, score)
             asked = np.flatnonzero(verdict.asked)
             question = batch.take(asked)
         truth = self.inner.evaluate(question)
         with self.timers.phase("gate"):
-            self._enter(batch, verdict, asked, truth, predicted, score)
-            return self._merge(batch, asked, truth, predicted)
+            self._enter(batch, verdict, asked, truth, predicted, served, score)
+            answer = self._merge(batch, asked, truth, served)
+            self.blending.note(batch, answer.outputs, predicted)
+            return answer
 
     def _predict(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         if self.surrogate.version == 0:
@@ -113,17 +117,21 @@ class Gate(Closure):
             return np.zeros((noutput, batch.ncells)), np.full(batch.ncells, np.inf)
         return self.predictor.predict(batch.inputs)
 
-    def _judge(self, batch: Batch, predicted: np.ndarray, score: np.ndarray) -> Verdict:
-        """Decide for every cell. Inside a step cells may only leave the surrogate, never join it.
+    def _judge(self, batch: Batch, predicted: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, Verdict]:
+        """What the surrogate would answer, blended, and the decision for every cell.
+
+        Inside a step cells may only leave the surrogate, never join it.
 
         A Picard iteration or a solver that steps back would not converge if cells changed sides.
         """
         if self.surrogate.version == 0:
             none = np.zeros(batch.ncells, dtype=bool)
-            return Verdict(~none, none, none)
+            return predicted, Verdict(~none, none, none)
         candidate = self.micro.admissible(batch.inputs, predicted)
         candidate &= self.replay.distance(batch.inputs) <= self.gate.novelty
-        accepted = candidate & (self.calibration.bound(score) <= self.tolerance.allowed(predicted))
+        bound = self.calibration.bound(score)
+        served, steady = self.blending.serve(batch, predicted, bound)
+        accepted = candidate & steady & (bound <= self.tolerance.allowed(predicted))
         if self._frozen is not None and self._frozen[0] == batch.step:
             accepted &= self._frozen[1]
             audited = accepted & self._frozen[2]
@@ -131,9 +139,9 @@ class Gate(Closure):
             lot = random_uniform("audit", self.seed, batch.step, batch.ids)
             audited = accepted & (lot < self.gate.audit)
         self._frozen = (batch.step, accepted, audited)
-        return Verdict(candidate, accepted, audited)
+        return served, Verdict(candidate, accepted, audited)
 
-    def _enter(self, batch, verdict, asked, truth, predicted, score) -> None:
+    def _enter(self, batch, verdict, asked, truth, predicted, served, score) -> None:
         """Count, and note true answers: all of the first question of a step, later ones only counted."""
         audited = int(verdict.audited.sum())
         accepted = int(verdict.accepted.sum()) - audited
@@ -143,7 +151,7 @@ class Gate(Closure):
         was_audited = verdict.audited[asked]
         guess = np.ascontiguousarray(predicted[:, asked])
         if audited:
-            self._enter_audits(guess, truth.outputs, score[asked], was_audited)
+            self._enter_audits(guess, served[:, asked], truth.outputs, score[asked], was_audited)
         if batch.iteration == 0:
             error = np.full(asked.size, np.inf)
             if self.surrogate.version and asked.size:
@@ -158,23 +166,20 @@ class Gate(Closure):
                 error,
             )
 
-    def _enter_audits(self, guess, truth, score, was_audited) -> None:
-        guess = np.ascontiguousarray(guess[:, was_audited])
-        truth = np.ascontiguousarray(truth[:, was_audited])
-        told = self.predictor.told(guess, truth)
-        self.ledger.audits(told, signed_error(self.outputs, guess, truth))
+    def _enter_audits(self, guess, served, truth, score, was_audited) -> None:
+        """The answer that would have been given is told; the surrogate's own moves the level."""
+        guess, served, truth = (np.ascontiguousarray(a[:, was_audited]) for a in (guess, served, truth))
+        told = self.predictor.told(served, truth)
+        self.ledger.audits(told, signed_error(self.outputs, served, truth))
         missed = self.predictor.misfit(guess, truth) > self.calibration.bound(score[was_audited])
-        self.ledger.count(
-            missed=missed.sum(),
-            beyond=(told > self.tolerance.limit).sum(),
-        )
+        self.ledger.count(missed=missed.sum(), beyond=(told > self.tolerance.limit).sum())
 
-    def _merge(self, batch: Batch, asked: np.ndarray, truth: Answer, predicted: np.ndarray) -> Answer:
-        outputs, state = predicted.copy(), batch.state.copy()
+    def _merge(self, batch: Batch, asked: np.ndarray, truth: Answer, given: np.ndarray) -> Answer:
+        outputs, state = given.copy(), batch.state.copy()
         if self.micro_state:
             served = np.setdiff1d(np.arange(batch.ncells), asked)
             if served.size:
-                state[:, served] = self.micro.lift(batch.inputs[:, served], predicted[:, served])
+                state[:, served] = self.micro.lift(batch.inputs[:, served], given[:, served])
         source = np.full(batch.ncells, SURROGATE, dtype=np.int8)
         cost, residual = np.zeros(batch.ncells), np.zeros(batch.ncells)
         outputs[:, asked], state[:, asked], source[asked] = truth.outputs, truth.state, MICRO
@@ -196,6 +201,7 @@ class Gate(Closure):
             with self.timers.phase("calibrate"):
                 self._aim(ended.samples.outputs)
                 self.calibration.rescore(self.predictor)
+        self.blending.finish_step()
         figures.update(
             q=self.calibration.q,
             alpha=self.calibration.alpha,
@@ -258,14 +264,10 @@ class Gate(Closure):
             self._aim(self.replay.samples.outputs)
             self.calibration.rescore(self.predictor)
 
+    def cell_fields(self) -> dict[str, tuple[Field, np.ndarray]]:
+        """Offsets of blending."""
+        return self.blending.cell_fields()
 
-def signed_error(fields: tuple[Field, ...], predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Relative error with its sign: sum of the components (a tensor's trace), shape (n,)."""
-    total = np.zeros(truth.shape[1])
-    for field in fields:
-        row = rows_of(fields)[field.name]
-        ndiagonal = {3: 2, 6: 3}[field.size] if field.spd else field.size
-        part = slice(row.start, row.start + ndiagonal)
-        size = np.abs(truth[part]).sum(axis=0)
-        total += (predicted[part] - truth[part]).sum(axis=0) / np.maximum(size, 1e-300)
-    return total / len(fields)
+    def load_cell_fields(self, ids: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
+        """Take over the offsets."""
+        self.blending.load(ids, arrays)

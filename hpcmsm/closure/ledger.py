@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hpcmsm.fields import Field, rows_of
 from hpcmsm.parallel import ExactSum
 
 NAMES = ("calls", "accepted", "audited", "fallback", "missed", "beyond")
@@ -97,3 +98,15 @@ class Ledger:
         """Take over what `state` gave."""
         self.total = np.array(state["total"], dtype=np.int64)
         self.largest = float(state["largest"][0])
+
+
+def signed_error(fields: tuple[Field, ...], predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Relative error with its sign: sum of the components (a tensor's trace), shape (n,)."""
+    total = np.zeros(truth.shape[1])
+    for field in fields:
+        row = rows_of(fields)[field.name]
+        ndiagonal = {3: 2, 6: 3}[field.size] if field.spd else field.size
+        part = slice(row.start, row.start + ndiagonal)
+        size = np.abs(truth[part]).sum(axis=0)
+        total += (predicted[part] - truth[part]).sum(axis=0) / np.maximum(size, 1e-300)
+    return total / len(fields)

@@ -14,6 +14,9 @@ from hpcmsm.surrogate.base import Samples
 MOST_FALLBACKS, MOST_AUDITS = 512, 256
 # Of the true answers kept, this part calibrates and is never trained on.
 CALIBRATION_PART = 0.5
+# For so many steps the answers of a cell have one use: in neighbouring steps they are nearly the same,
+# and what was learnt from one must not be judged by the other.
+SAME_USE = 16
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Chosen:
 class Records:
     """Collects the true answers of a rank during a step.
 
-    Whether a sample is kept, and for which use, is drawn by lot keyed by (seed, step, id), so it
-    does not depend on the number of ranks; nor does the amount of data that is exchanged.
+    Whether a sample is kept is drawn by lot keyed by (seed, step, id), and for which use by lot keyed by
+    (seed, block of steps, id), so neither depends on the number of ranks; nor does the amount of data
+    that is exchanged.
     """
 
     def __init__(self, comm, seed: int, inputs: tuple[Field, ...], outputs: tuple[Field, ...]):
@@ -77,7 +81,7 @@ class Records:
             np.ascontiguousarray(table[4 + self.ninput :]),
             weight,
         )
-        calibrates = random_uniform("split", self.seed, step, ids) < CALIBRATION_PART
+        calibrates = random_uniform("split", self.seed, step // SAME_USE, ids) < CALIBRATION_PART
         # Cells that the gate would refuse whatever the score says nothing about the score.
         candidate = table[2] == 1.0
         training = ~calibrates

@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 
 from hpcmsm.batch import MICRO, SURROGATE, Answer, Batch
-from hpcmsm.closure.gate import signed_error
+from hpcmsm.closure.ledger import signed_error
 from hpcmsm.errors import ConfigError, MicroError
 from hpcmsm.fields import Field
 from tests.gate_harness import Told, make_batch, make_gate, same_arrays
@@ -63,7 +63,7 @@ def same_figures(one, other):
 def test_decisions_are_those_of_one_rank(comm, agree, way):
     """Ten steps from an untrained surrogate over training to audits: answers, figures and state."""
     training = {"first_samples": 30, "growth": 0.5}
-    gates = [make_gate(c, version=0, audit=0.2, training=training) for c in (comm, MPI.COMM_SELF)]
+    gates = [make_gate(c, version=0, audit=0.2, blend=4, training=training) for c in (comm, MPI.COMM_SELF)]
     ids = dealt(comm, way)
     for step in range(1, 11):
         for iteration in range(1 + step % 2):

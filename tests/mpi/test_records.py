@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 
 from hpcmsm.closure.ledger import Ledger
-from hpcmsm.closure.records import MOST_AUDITS, MOST_FALLBACKS, Records
+from hpcmsm.closure.records import MOST_AUDITS, MOST_FALLBACKS, SAME_USE, Records
 from hpcmsm.fields import Field
 
 pytestmark = pytest.mark.mpi
@@ -105,10 +105,22 @@ def test_few_answers_are_all_kept_sorted_and_whole(comm, agree):
     agree(comm, not answers.candidate[at].all(), "refused cells must be learnt from all the same")
 
 
+def test_a_cell_keeps_its_use_for_some_steps(comm, agree):
+    """Its answers in neighbouring steps are twins: no version may be judged by the twin of what it learnt."""
+    answers, uses = Answers(400, audited=0.0, candidate=1.0), []
+    for step in range(3 * SAME_USE):
+        chosen = gathered(comm, answers, dealt(comm, 400, "blocks"), step=step)
+        uses.append(np.isin(answers.ids, chosen.calibration.ids))
+    changed = np.diff(uses, axis=0).any(axis=1)
+    agree(comm, np.flatnonzero(changed).tolist() == [SAME_USE - 1, 2 * SAME_USE - 1], f"{changed}")
+    parts = np.mean(uses[::SAME_USE], axis=0)
+    agree(comm, ((parts > 0) & (parts < 1)).mean() > 0.6, "for long, every cell must serve both uses")
+
+
 def test_half_calibrates(comm, agree):
     answers = Answers(500, audited=0.0, candidate=1.0)
     sizes = []
-    for step in range(20):
+    for step in range(0, 20 * SAME_USE, SAME_USE):
         chosen = gathered(comm, answers, dealt(comm, 500, "blocks"), step=step)
         sizes.append(len(chosen.calibration))
         agree(comm, len(chosen.calibration) + len(chosen.training) == 500, "some were lost")

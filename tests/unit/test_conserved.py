@@ -126,8 +126,9 @@ class Lossy(TellTale):
 
 def test_accepted_answers_keep_the_sums():
     micro = Split()
-    gate = make_gate(MPI.COMM_SELF, version=0, micro=micro, training={"first_samples": 10}, audit=1e-9)
-    gate.surrogate = gate.predictor.surrogate = Lossy(version=0)
+    gate = make_gate(
+        MPI.COMM_SELF, surrogate=Lossy(version=0), micro=micro, training={"first_samples": 10}, audit=1e-9
+    )
     ids, x = np.arange(100), np.linspace(0, 3, 100)
     for step in (1, 2):
         batch = make_batch(ids, x, 4e-3, 1e-3, step)

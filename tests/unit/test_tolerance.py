@@ -159,9 +159,13 @@ def test_a_gate_accepts_by_the_unit():
     """K from 1 to 101 with relative errors of 1e-3: those whose error is below 0.05 may pass."""
     given = "0.05 W/(m K)"
     gate = make_gate(
-        MPI.COMM_SELF, micro=Tensor(), tolerance=given, audit=1e-9, version=0, training={"first_samples": 10}
+        MPI.COMM_SELF,
+        micro=Tensor(),
+        surrogate=TensorTale(version=0),
+        tolerance=given,
+        audit=1e-9,
+        training={"first_samples": 10},
     )
-    gate.surrogate = gate.predictor.surrogate = TensorTale(version=0)
     ids = np.arange(400)
     x, relative = np.linspace(0.0, 10.0, ids.size), 1e-3 * (1 + 0.1 * np.sin(ids))
     for step in (1, 2):
