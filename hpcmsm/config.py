@@ -92,6 +92,7 @@ REWORDED = {
 EXPLICIT = ("euler", "rk2", "rk3", "rk4", "rk5")
 IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")
 SPLIT = ("godunov", "strang")
+CENTRAL = ("nessyahu_tadmor",)
 # Schemes with an estimate of their error.
 ADAPTIVE = ("rk2", "rk3", "rk4", "rk5", "arkimex2", "arkimex3", "arkimex4")
 
@@ -131,7 +132,7 @@ class GridSection(Section):
 class TimeSection(Section):
     """Time stepping; step is the first step where it is adaptive."""
 
-    scheme: Literal[EXPLICIT + IMPLICIT + SPLIT] = "backward_euler"
+    scheme: Literal[EXPLICIT + IMPLICIT + SPLIT + CENTRAL] = "backward_euler"
     end: Seconds
     step: Seconds
     adaptive: bool = False
@@ -166,15 +167,17 @@ class Material(Section):
 class Boundary(Section):
     """One side: what is given there, as formulas of t, x, y, z and (flux, ambient) the unknown.
 
-    kind: "flux", "convection", "periodic", or the name of the unknown, whose value is then given.
+    kind: "flux", "convection", "periodic"; the name of the unknown, whose value is then given; or, of
+        waves, "fixed", "moving", "free".
     """
 
-    kind: Literal["temperature", "concentration", "flux", "convection", "periodic"]
+    kind: Literal["temperature", "concentration", "flux", "convection", "periodic", "fixed", "moving", "free"]
     temperature: Formula | None = None
     concentration: Formula | None = None
     flux: Formula | None = None
     coefficient: Formula | None = None
     ambient: Formula | None = None
+    velocity: Formula | None = None
 
     @model_validator(mode="after")
     def has_its_keys(self):
@@ -183,9 +186,9 @@ class Boundary(Section):
             "concentration": ("concentration",),
             "flux": ("flux",),
             "convection": ("coefficient", "ambient"),
-            "periodic": (),
-        }[self.kind]
-        for name in ("temperature", "concentration", "flux", "coefficient", "ambient"):
+            "moving": ("velocity",),
+        }.get(self.kind, ())
+        for name in ("temperature", "concentration", "flux", "coefficient", "ambient", "velocity"):
             given = getattr(self, name) is not None
             # A side with convection may take a given flux on top of it: a heated, cooled surface.
             if given and name not in wanted and not (self.kind == "convection" and name == "flux"):

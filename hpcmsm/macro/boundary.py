@@ -17,6 +17,20 @@ DIFFERENCE = 1e-7
 INSULATED = Boundary(kind="flux", flux=0.0)
 
 
+def check_kinds(boundaries: dict[str, Boundary], kinds: tuple[str, ...]) -> None:
+    """Refuse what is given at a side for another equation.
+
+    Raises:
+        ConfigError: the kind of a side is not among `kinds`.
+    """
+    for side, boundary in boundaries.items():
+        if boundary.kind not in kinds:
+            raise ConfigError(
+                f"macro.boundary.{side}.kind must be one of {', '.join(kinds)} for this equation, got "
+                f"'{boundary.kind}'; correct it"
+            )
+
+
 def periodic_axes(boundaries: dict[str, Boundary], ndim: int) -> tuple[bool, ...]:
     """Which axes are periodic; both of their sides must say so.
 
@@ -111,16 +125,11 @@ def boundary_faces(
         ConfigError: a formula is wrong, or the value of another unknown is given.
     """
     names = (*AXES[: grid.ndim], "t", unknown)
-    kinds = (unknown, "flux", "convection", "periodic")
+    check_kinds(boundaries, (unknown, "flux", "convection", "periodic"))
     position = np.arange(grid.ncells).reshape(grid.rank_shape)
     found = {}
     for number, side in enumerate(SIDES[: 2 * grid.ndim]):
         boundary = boundaries.get(side, INSULATED)
-        if boundary.kind not in kinds:
-            raise ConfigError(
-                f"macro.boundary.{side}.kind must be one of {', '.join(kinds)} for this equation, got "
-                f"'{boundary.kind}'; correct it"
-            )
         given = {
             name: Expression(getattr(boundary, name), names, f"macro.boundary.{side}.{name}")
             for name in (unknown, "flux", "coefficient", "ambient")

@@ -14,6 +14,7 @@ MODELS = {
     "heat": "hpcmsm.macro.heat_case",
     "diffusion": "hpcmsm.macro.diffusion",
     "monodomain": "hpcmsm.macro.monodomain",
+    "elastic_waves": "hpcmsm.macro.elastic_waves",
 }
 
 

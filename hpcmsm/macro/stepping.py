@@ -7,17 +7,17 @@ written here, with the history a named field of the checkpoint.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from hpcmsm.config import EXPLICIT, SPLIT, MacroSection, TimeSection
+from hpcmsm.config import CENTRAL, EXPLICIT, SPLIT, MacroSection, TimeSection
 from hpcmsm.errors import SolverError
 from hpcmsm.fields import ncomponent
 from hpcmsm.grid import Grid
 from hpcmsm.macro.base import MacroModel, MethodOfLines, SplitModel
+from hpcmsm.macro.central import NessyahuTadmor
 from hpcmsm.macro.solver import (
     ROUNDING,
     FrozenOperator,
@@ -27,55 +27,10 @@ from hpcmsm.macro.solver import (
     petsc_options,
     set_from_options,
 )
+from hpcmsm.macro.stepper import Ask, Stepper, StepResult
 
 RK_TYPES = {"rk2": "2a", "rk3": "3bs", "rk4": "4", "rk5": "5dp"}
 ARKIMEX_TYPES = {"arkimex2": "a2", "arkimex3": "3", "arkimex4": "4"}
-
-# ask(time, dt, unknown): let the closure answer for these unknowns, shape (ncomponent, ncells), and hand
-# the outputs to the model.
-Ask = Callable[[float, float, np.ndarray], None]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step did: the time it reached, the step proposed next, and the iterations spent."""
-
-    time: float
-    next_dt: float
-    nonlinear: int = 0
-    linear: int = 0
-
-
-class Stepper(ABC):
-    """Owns the unknowns, and advances them by one step.
-
-    Attributes:
-        previous: unknowns one step back, shape (ncomponent, ncells), for multistep schemes, else None.
-        previous_dt: length of the step before, in s; 0 before the first.
-    """
-
-    previous: np.ndarray | None = None
-    previous_dt: float = 0.0
-
-    def __init__(self, model: MacroModel, grid: Grid, time: TimeSection, macro: MacroSection, ask: Ask):
-        self.model, self.grid, self.time, self.macro, self.ask = model, grid, time, macro, ask
-
-    @property
-    @abstractmethod
-    def unknown(self) -> np.ndarray:
-        """The unknowns in the owned cells, shape (ncomponent, ncells); not to be written."""
-
-    @abstractmethod
-    def set_unknown(self, values: np.ndarray) -> None:
-        """Take over values of shape (ncomponent, ncells)."""
-
-    @abstractmethod
-    def advance(self, step: int, now: float, dt: float) -> StepResult:
-        """Collective. Advance the unknowns from time `now` by about dt.
-
-        Raises:
-            SolverError: the solve diverged.
-        """
 
 
 class Splitting(Stepper):
@@ -330,6 +285,7 @@ STEPPERS: dict[str, type[Stepper]] = {
     **dict.fromkeys((*RK_TYPES, *ARKIMEX_TYPES), OneStep),
     **dict.fromkeys(("backward_euler", "bdf2"), BackwardDifferences),
     **dict.fromkeys(SPLIT, Splitting),
+    **dict.fromkeys(CENTRAL, NessyahuTadmor),
 }
 
 
