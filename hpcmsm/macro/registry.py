@@ -15,6 +15,7 @@ MODELS = {
     "diffusion": "hpcmsm.macro.diffusion",
     "monodomain": "hpcmsm.macro.monodomain",
     "elastic_waves": "hpcmsm.macro.elastic_waves",
+    "reacting_flow": "hpcmsm.macro.reacting_flow_case",
 }
 
 
