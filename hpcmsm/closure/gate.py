@@ -30,6 +30,8 @@ from hpcmsm.surrogate.replay import ReplayBuffer
 from hpcmsm.surrogate.trainer import Trainer
 from hpcmsm.timers import Timers
 
+SAME_DT = 1e-6
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -94,6 +96,7 @@ class Gate(Closure):
         self.ledger = Ledger(comm)
         self.records = Records(comm, seed, self.inputs, self.outputs)
         self.trainer = Trainer(surrogate, replay, training, self.tolerance.goal_of, comm, timers)
+        self.dt = 0.0  # length of the steps that were learnt, where it matters
         self._frozen: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def evaluate(self, batch: Batch) -> Answer:
@@ -117,6 +120,13 @@ class Gate(Closure):
             return np.zeros((noutput, batch.ncells)), np.full(batch.ncells, np.inf)
         return self.predictor.predict(batch.inputs)
 
+    def _suits(self, dt: float) -> bool:
+        """Whether what is learnt holds for steps of this length; the first that is asked for decides."""
+        if not self.micro.depends_on_dt:
+            return True
+        self.dt = self.dt or dt
+        return abs(dt - self.dt) <= SAME_DT * self.dt
+
     def _judge(self, batch: Batch, predicted: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, Verdict]:
         """What the surrogate would answer, blended, and the decision for every cell.
 
@@ -128,7 +138,7 @@ class Gate(Closure):
             none = np.zeros(batch.ncells, dtype=bool)
             return predicted, Verdict(~none, none, none)
         candidate = self.micro.admissible(batch.inputs, predicted)
-        candidate &= self.replay.distance(batch.inputs) <= self.gate.novelty
+        candidate &= (self.replay.distance(batch.inputs) <= self.gate.novelty) & self._suits(batch.dt)
         bound = self.calibration.bound(score)
         served, steady = self.blending.serve(batch, predicted, bound)
         accepted = candidate & steady & (bound <= self.tolerance.allowed(predicted))
@@ -152,7 +162,7 @@ class Gate(Closure):
         guess = np.ascontiguousarray(predicted[:, asked])
         if audited:
             self._enter_audits(guess, served[:, asked], truth.outputs, score[asked], was_audited)
-        if batch.iteration == 0:
+        if batch.iteration == 0 and self._suits(batch.dt):
             error = np.full(asked.size, np.inf)
             if self.surrogate.version and asked.size:
                 error = self.predictor.told(guess, truth.outputs)
@@ -247,13 +257,18 @@ class Gate(Closure):
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a restart needs, as named arrays, equal on every rank."""
-        arrays = {"norm": self.tolerance.norm, "sizes": self.tolerance.sizes.copy()}
+        arrays = {
+            "norm": self.tolerance.norm,
+            "sizes": self.tolerance.sizes.copy(),
+            "dt": np.array([self.dt]),
+        }
         for part, owner in self._parts().items():
             arrays.update({f"{part}/{name}": array for name, array in owner.state().items()})
         return arrays
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take over what `state` gave."""
+        self.dt = float(state["dt"][0])
         for part, owner in self._parts().items():
             prefix = f"{part}/"
             owner.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})

@@ -26,6 +26,8 @@ class MicroModel(ABC):
         history: "none" (stateless, may be replaced by a surrogate freely), "liftable"
             (`lift` rebuilds a state), "full" (must be advanced in every step).
         phases: names of the materials that its phases are made of, if it has any.
+        depends_on_dt: the outputs are those of a step of a certain length, which is no input; a surrogate
+            then answers only for steps as long as those that it learnt from.
         no_surrogate: why no surrogate may answer in its place, and what to do; empty where one may.
     """
 
@@ -34,6 +36,7 @@ class MicroModel(ABC):
     state: ClassVar[tuple[Field, ...]] = ()
     history: ClassVar[History] = "none"
     phases: tuple[str, ...] = ()
+    depends_on_dt: ClassVar[bool] = False
     no_surrogate: str = ""
 
     @abstractmethod

@@ -51,6 +51,7 @@ class Chemistry(MicroModel):
     """
 
     history = "none"
+    depends_on_dt = True
 
     def __init__(
         self,

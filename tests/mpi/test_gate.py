@@ -1,5 +1,7 @@
 """The gate: who answers which cell, the same on any number of ranks, and never where it must not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -313,6 +315,30 @@ def test_history_full_is_refused(comm, agree):
         text = str(error)
     agree(comm, text is not None and "surrogate.enabled must be false for Full" in text, f"{text}")
     agree(comm, "history is 'full'" in text and "\n" not in text, text)
+
+
+class Timed(Told):
+    """Answers that depend on how long a step is."""
+
+    depends_on_dt = True
+
+    def evaluate(self, batch):
+        truth = self.truth(batch.inputs) + batch.dt - 1.0
+        return Answer(truth, batch.state.copy(), np.zeros(batch.ncells, np.int32))
+
+
+def test_steps_of_another_length_are_no_business_of_the_surrogate(comm, agree):
+    gate, ids = calibrated(comm, audit=1e-9, micro=Timed())
+    for step, dt, source in ((2, 1.0, SURROGATE), (3, 0.5, MICRO), (4, 1.0 + 1e-12, SURROGATE)):
+        known = len(gate.calibration.window)
+        batch = replace(make_batch(ids, 0.5, 1e-3, 1e-3, step), dt=dt)
+        answer = gate.evaluate(batch)
+        agree(comm, (answer.source == source).all(), f"dt {dt}: {answer.source}")
+        gate.finish_step(step)
+        agree(comm, len(gate.calibration.window) == known, f"dt {dt}: another length was learnt from")
+    again = make_gate(comm, micro=Timed())
+    again.load_state(gate.state())
+    agree(comm, again.dt == 1.0, f"{again.dt}")
 
 
 # -- restart --------------------------------------------------------------------------------------
