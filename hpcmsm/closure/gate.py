@@ -30,6 +30,7 @@ from hpcmsm.surrogate.replay import ReplayBuffer
 from hpcmsm.surrogate.trainer import Trainer
 from hpcmsm.timers import Timers
 
+# Steps whose lengths differ by this part are of one length.
 SAME_DT = 1e-6
 
 
