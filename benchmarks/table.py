@@ -18,6 +18,8 @@ def main() -> str:
         "coupling": coupling_rows,
         "macro_step": macro_rows,
         "unit_cell": unit_cell_rows,
+        "grain": grain_rows,
+        "engine": engine_rows,
         "ensemble": ensemble_rows,
         "scaling": scaling_rows,
         "checkpoint": checkpoint_rows,
@@ -84,6 +86,26 @@ def unit_cell_rows(result: dict) -> list[tuple[str, str, str]]:
         for row in result["rows"]
         if row["rule"] == "conductivity" and row["contrast"] == 10.0
     ]
+
+
+def grain_rows(result: dict) -> list[tuple[str, str, str]]:
+    return [
+        (
+            f"dissolving grain {row['resolution']}², phase field advanced and K to 1e-6, one core",
+            f"{row['us_per_cell']:.0f} us per cell and step, {100 * row['part_of_peak']:.0f} % of the peak",
+            f"NumPy/SciPy twin {row['twin_us_per_cell'] / 1e3:.0f} ms",
+        )
+        for row in result["rows"]
+        if row["cells"] == "later"
+    ]
+
+
+def engine_rows(result: dict) -> list[tuple[str, str, str]]:
+    told = {
+        row["narguments"]: row["us"] for row in result["calls"] if row["way"] == "name" and not row["debug"]
+    }
+    times = ", ".join(f"{us:.1f} us ({count} arguments)" for count, us in told.items())
+    return [("call of a kernel for one cell", times, f"goal {result['us_goal']:.0f} us")]
 
 
 def ensemble_rows(result: dict) -> list[tuple[str, str, str]]:
