@@ -98,6 +98,14 @@ class KernelModel(MicroModel):
             raise ConfigError(f"{error}") from None
         self._slots = _bind(self, parameters or {}, units or {})
         self._number_of = np.dtype(dtype).type
+        bound = {slot.name for slot in self._slots}
+        self.depends_on_dt = "dt" in bound
+        hidden = sorted(bound & {"time", "step", "ids"})
+        if hidden:
+            self.no_surrogate = (
+                f"its kernel reads {', '.join(hidden)}, of which a surrogate is not told; "
+                "set surrogate.enabled = false"
+            )
 
     def initial_state(self, inputs: np.ndarray) -> np.ndarray:
         """As declared, shape (nstate, n)."""
@@ -133,9 +141,10 @@ class KernelModel(MicroModel):
         return _answer(outputs, new_state, found, perf_counter() - start)
 
     def _given(self, array: np.ndarray, slot: Slot, ncells: int):
-        """The kernel's own copy of some rows, so that it may write them."""
+        """Some rows as the kernel takes them; a copy where it writes them."""
         values = array[slot.rows].reshape(*slot.lead, ncells)
-        return self._kernel.on_device(np.array(values, self._number_of, order="C"))
+        copied = np.array if slot.role == "in place" else np.ascontiguousarray
+        return self._kernel.on_device(copied(values, self._number_of))
 
     def _per_cell(self, name: str, batch: Batch) -> np.ndarray:
         if name == "ids":

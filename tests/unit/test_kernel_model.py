@@ -97,6 +97,15 @@ def test_arguments_get_what_they_are_called(tmp_path, dtype):
     assert model.history == "full"
 
 
+def test_what_a_surrogate_must_know(tmp_path):
+    model = build(tmp_path)
+    assert model.depends_on_dt
+    assert model.no_surrogate.startswith("its kernel reads ids, step, time, of which")
+    example = make_micro(load_case(CASES / "own_kernel.toml").micro, {}, {}, CASES, None)
+    assert example.depends_on_dt
+    assert not example.no_surrogate
+
+
 def test_what_the_model_tells_of_itself(tmp_path):
     facts = build(tmp_path).facts()
     assert facts["source"] == "mix.c"
