@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hpcmsm.report.cells import insides
+from hpcmsm.report.lines import profiles
 from hpcmsm.report.maps import extremes, fields
 from hpcmsm.report.rundata import Run
 from hpcmsm.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture, figure, render, styled
@@ -14,7 +15,7 @@ from hpcmsm.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, P
 @styled
 def draw_all(run: Run) -> list[Picture]:
     """Every picture that the data of the run allow, in the order of the page."""
-    drawn = [*fields(run), *insides(run), extremes(run)]
+    drawn = [*(profiles(run) if len(run.size) == 1 else fields(run)), *insides(run), extremes(run)]
     if run.has_surrogate and len(run.column("step")):
         drawn += [answers(run), gate(run), audits(run)]
     drawn.append(phases(run))

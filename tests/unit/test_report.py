@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import json
 from html.parser import HTMLParser
 
@@ -16,8 +17,10 @@ from hpcmsm.fields import Field
 from hpcmsm.grid import Grid
 from hpcmsm.io.snapshots import SnapshotWriter
 from hpcmsm.report import make
+from hpcmsm.report.lines import profiles, time_edges
 from hpcmsm.report.maps import chosen_times, colour_limits, extremes, fields, rows_of, shown_components
 from hpcmsm.report.rundata import History, Run, read_run
+from hpcmsm.report.style import styled
 
 NCELLS, NSTEPS = 200, 30
 COLUMNS = (
@@ -402,3 +405,24 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "report").write_text("in the way")
     with pytest.raises(ConfigError, match=r"report folder must be writable, got .*File exists"):
         make(tmp_path)
+
+
+@pytest.mark.parametrize("times", [(0.0, 1.0, 2.5), (0.0,)])
+def test_a_line_is_drawn_as_profiles_and_in_space_and_time(tmp_path, times):
+    # One cell is hot all the time: its colour fills a column of the map on the right.
+    values = np.zeros((len(times), 1, 40))
+    values[:, 0, 30] = 1.0
+    values[-1, 0, 0] = 0.5
+    sources = np.zeros_like(values)
+    sources[-1, 0, :20] = 1.0
+    histories = [History("stretch", "1", ("",), values), History("source", "1", ("",), sources)]
+    run = Run(tmp_path, times=np.array(times), size=(1e-3,), histories=histories)
+    (picture,) = styled(profiles)(run)
+    image = imread(io.BytesIO(picture.png))[..., :3]
+    assert image.shape[0] > 400 and image.shape[1] > 1500
+    rows, columns = pixels_of(image, colormaps["cividis"](255))
+    inside = columns < 0.9 * image.shape[1]  # beyond stands the colour bar, which has the colour too
+    assert inside.any() == (len(times) > 1)  # a single snapshot has no history
+    if inside.any():
+        assert np.ptp(rows[inside]) > 100 and columns[inside].min() > 0.55 * image.shape[1]
+    assert np.all(np.diff(time_edges(run.times)) > 0) and len(time_edges(run.times)) == len(times) + 1
