@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from hpcmsm.macro.boundary import periodic_axes
 from hpcmsm.macro.registry import make_macro
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.registry import make_micro
-from hpcmsm.parallel import together
+from hpcmsm.parallel import random_bits, together
 from hpcmsm.timers import Timers
 
 
@@ -97,6 +98,8 @@ def _check_range(field: Field, values: np.ndarray, grid: Grid) -> None:
 
 
 def _make_closure(case: Case, micro: MicroModel, comm, model, timers: Timers) -> Closure:
+    for name, lower in micro.lower.items():
+        micro.nested[name] = _make_closure(_case_below(case, name), lower, comm, None, timers)
     direct = Direct(micro, comm, timers)
     if not case.surrogate.enabled:
         return direct
@@ -123,6 +126,17 @@ def _with_sizes_of(model, case: Case) -> Case:
         return case
     sizes = {"members": model.members, "hidden": list(model.hidden)}
     return case.model_copy(update={"surrogate": case.surrogate.model_copy(update=sizes)})
+
+
+def _case_below(case: Case, name: str) -> Case:
+    """The case as the micro model of a composite material sees it, with its own random decisions.
+
+    With the case's seed, an audit above would always be one below as well.
+    """
+    material = case.materials[name]
+    seed = int(random_bits("nested", case.seed, zlib.crc32(name.encode())) >> np.uint64(1))
+    tables = {"micro": material.micro, "surrogate": material.surrogate, "gate": material.gate}
+    return case.model_copy(update={**tables, "seed": seed})
 
 
 def _read_model(case: Case, micro: MicroModel, folder: Path):

@@ -156,14 +156,6 @@ class CellField(Section):
     unit: str = "1"
 
 
-class Material(Section):
-    """Properties of a phase, as formulas of temperature in K."""
-
-    conductivity: Formula
-    heat_capacity: Formula | None = None
-    source: str = ""
-
-
 class Boundary(Section):
     """One side: what is given there, as formulas of t, x, y, z and (flux, ambient) the unknown.
 
@@ -287,6 +279,48 @@ class GateSection(Section):
     audit: Annotated[float, Key(gt=0, le=0.5)] = 0.01
     novelty: Annotated[float, Key(gt=0)] = 0.05
     blend: Annotated[int, Key(ge=0, le=1000, strict=True)] = 4
+
+
+class Material(Section):
+    """Properties of a phase, as formulas of temperature in K.
+
+    A composite has a micro model of its own in place of a conductivity, and with it a surrogate and a gate.
+    axes: which axes of that model lie along x, y[, z] of the cell around it, such as "zx"; "xy[z]" if left
+    out.
+    """
+
+    conductivity: Formula | None = None
+    heat_capacity: Formula | None = None
+    source: str = ""
+    micro: MicroSection | None = None
+    surrogate: SurrogateSection | None = None
+    gate: GateSection | None = None
+    axes: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def composite_has_all_tables(cls, tree):
+        if isinstance(tree, dict) and "micro" in tree:
+            tree = {"surrogate": {}, "gate": {}, **tree}
+            if isinstance(tree["gate"], dict):
+                tree["gate"] = {"blend": 0, **tree["gate"]}
+        return tree
+
+    @model_validator(mode="after")
+    def conducts_somehow(self):
+        if (self.conductivity is None) == (self.micro is None):
+            raise ValueError("must have either a conductivity or a table micro")
+        for name in ("surrogate", "gate", "axes"):
+            if self.micro is None and getattr(self, name) is not None:
+                raise ValueError(f"must have a table micro where it has '{name}'")
+        if self.micro is not None and self.heat_capacity is not None:
+            raise ValueError("must leave out heat_capacity, the mean over the phases of its micro model")
+        if self.gate is not None and self.gate.blend:
+            # Blending remembers every cell from step to step, and not every cell asks below in every step.
+            raise ValueError(f"must have gate.blend = 0 for a composite, got {self.gate.blend}")
+        if self.surrogate is not None and self.surrogate.load is not None:
+            raise ValueError("must leave out surrogate.load for a composite; its surrogate is trained anew")
+        return self
 
 
 class CheckpointSection(Section):

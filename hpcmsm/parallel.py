@@ -16,7 +16,18 @@ from hpcmsm.errors import HpcmsmError
 STREAMS = {
     name: number
     for number, name in enumerate(
-        ("audit", "thin", "calibrate", "split", "shuffle", "weights", "trial", "microstructure", "atoms"),
+        (
+            "audit",
+            "thin",
+            "calibrate",
+            "split",
+            "shuffle",
+            "weights",
+            "trial",
+            "microstructure",
+            "atoms",
+            "nested",
+        ),
         start=1,
     )
 }

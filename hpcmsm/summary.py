@@ -33,14 +33,24 @@ def headline(summary: dict) -> str:
 def summary_sections(summary: dict) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     """The tables of a summary as (title, column names, rows of text): one content for text and HTML."""
     sections = [
-        ("closure calls", ("cells", "share"), _closure_rows(summary)),
-        ("audited error", ("value",), _error_rows(summary)),
+        *_asked_sections(summary),
         ("wall time of a rank", ("mean / s", "min / s", "max / s", "share", "calls"), _phase_rows(summary)),
         ("field", ("unit", "min", "max"), _field_rows(summary)),
         *_probe_sections(summary),
         ("written", ("",), _items(summary.get("files"))),
     ]
     return [section for section in sections if section[2]]
+
+
+def _asked_sections(summary: dict, of: str = "") -> list[tuple]:
+    """Calls and audited errors of a closure, and of those that its micro model asks."""
+    sections = [
+        (f"closure calls{of}", ("cells", "share"), _closure_rows(summary)),
+        (f"audited error{of}", ("value",), _error_rows(summary)),
+    ]
+    for name, below in (summary.get("nested") or {}).items():
+        sections += _asked_sections(below, f" of {name}")
+    return sections
 
 
 def _items(files) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ class Direct(Closure):
         """Collective. Answer every cell by the micro model; cells that failed raise a MicroError."""
         with together(self.comm):
             with self.timers.phase("micro"):
-                answer = self._ask(batch) if batch.ncells else self._nothing()
+                answer = self._ask(batch) if batch.ncells or self.micro.nested else self._nothing()
             self._check(batch, answer)
         self.step_calls += batch.ncells
         return answer
@@ -54,7 +54,7 @@ class Direct(Closure):
         name = type(self.micro).__name__
         check_array(self.micro.outputs, answer.outputs, batch.ncells, f"outputs of {name}")
         check_array(self.micro.state, answer.state, batch.ncells, f"state of {name}")
-        if not answer.cost.any():
+        if batch.ncells and not answer.cost.any():
             answer.cost[:] = (perf_counter() - start) / batch.ncells
         return answer
 
@@ -80,20 +80,30 @@ class Direct(Closure):
 
     def finish_step(self, step: int) -> dict[str, float]:
         """Collective. Count the calls of the step."""
+        for closure in self.micro.nested.values():
+            closure.finish_step(step)
         calls = self.comm.allreduce(self.step_calls)
         self.step_calls = 0
         self.calls += calls
         return {"calls": calls, "accepted": 0, "audited": 0, "fallback": calls}
 
     def totals(self) -> dict[str, object]:
-        """Calls of the whole run, all answered by the micro model."""
+        """Calls of the whole run, all answered by the micro model; and those of the closures that it asks."""
         closure = {"calls": self.calls, "accepted": 0, "audited": 0, "fallback": self.calls}
-        return {"closure": {**closure, "accepted_fraction": 0.0, "versions": 0}, "audit_error": None}
+        totals = {"closure": {**closure, "accepted_fraction": 0.0, "versions": 0}, "audit_error": None}
+        nested = {name: closure.totals() for name, closure in self.micro.nested.items()}
+        return {**totals, "nested": nested} if nested else totals
 
     def state(self) -> dict[str, np.ndarray]:
-        """The count of calls."""
-        return {"calls": np.array([self.calls], dtype=np.int64)}
+        """The count of calls, and the states of the closures that the micro model asks."""
+        arrays = {"calls": np.array([self.calls], dtype=np.int64)}
+        for name, closure in self.micro.nested.items():
+            arrays.update({f"nested/{name}/{key}": array for key, array in closure.state().items()})
+        return arrays
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Take over the count of calls."""
+        """Take over what `state` gave."""
         self.calls = int(state["calls"][0])
+        for name, closure in self.micro.nested.items():
+            prefix = f"nested/{name}/"
+            closure.load_state({k[len(prefix) :]: a for k, a in state.items() if k.startswith(prefix)})

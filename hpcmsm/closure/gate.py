@@ -98,7 +98,8 @@ class Gate(Closure):
         self.records = Records(comm, seed, self.inputs, self.outputs)
         self.trainer = Trainer(surrogate, replay, training, self.tolerance.goal_of, comm, timers)
         self.dt = 0.0  # length of the steps that were learnt, where it matters
-        self._frozen: tuple[int, np.ndarray, np.ndarray] | None = None
+        # The step under way, and the cells that have left the surrogate in it.
+        self._left: tuple[int, np.ndarray] | None = None
 
     def evaluate(self, batch: Batch) -> Answer:
         """Collective. Answer every cell, by the surrogate where the gate accepts it."""
@@ -143,13 +144,12 @@ class Gate(Closure):
         bound = self.calibration.bound(score)
         served, steady = self.blending.serve(batch, predicted, bound)
         accepted = candidate & steady & (bound <= self.tolerance.allowed(predicted))
-        if self._frozen is not None and self._frozen[0] == batch.step:
-            accepted &= self._frozen[1]
-            audited = accepted & self._frozen[2]
-        else:
-            lot = random_uniform("audit", self.seed, batch.step, batch.ids)
-            audited = accepted & (lot < self.gate.audit)
-        self._frozen = (batch.step, accepted, audited)
+        left = np.zeros(0, dtype=np.int64)
+        if self._left is not None and self._left[0] == batch.step:
+            left = self._left[1]
+            accepted &= ~np.isin(batch.ids, left)
+        self._left = (batch.step, np.union1d(left, batch.ids[~accepted]))
+        audited = accepted & (random_uniform("audit", self.seed, batch.step, batch.ids) < self.gate.audit)
         return served, Verdict(candidate, accepted, audited)
 
     def _enter(self, batch, verdict, asked, truth, predicted, served, score) -> None:
@@ -199,7 +199,7 @@ class Gate(Closure):
 
     def finish_step(self, step: int) -> dict[str, float]:
         """Collective. Count the step, move the level, keep new samples, and train when it is time."""
-        self._frozen = None
+        self._left = None
         with self.timers.phase("calibrate"):
             self.inner.finish_step(step)
             figures = self.ledger.close_step()
@@ -237,6 +237,7 @@ class Gate(Closure):
                 "accepted_fraction": ledger["accepted"] / calls if calls else 0.0,
                 "versions": self.surrogate.version,
             },
+            **{name: part for name, part in self.inner.totals().items() if name == "nested"},
             "audit_error": ledger.audit_errors(),
             "tolerance": self.tolerance.limit,
             "tolerance_text": self.tolerance.text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -29,6 +30,9 @@ class MicroModel(ABC):
         depends_on_dt: the outputs are those of a step of a certain length, which is no input; a surrogate
             then answers only for steps as long as those that it learnt from.
         no_surrogate: why no surrogate may answer in its place, and what to do; empty where one may.
+        lower: models that it asks itself, by name.
+        nested: closures around these, by name; where there are some, `evaluate` is collective, and every
+            rank calls it, with an empty batch too.
     """
 
     inputs: ClassVar[tuple[Field, ...]]
@@ -38,6 +42,8 @@ class MicroModel(ABC):
     phases: tuple[str, ...] = ()
     depends_on_dt: ClassVar[bool] = False
     no_surrogate: str = ""
+    lower: Mapping[str, MicroModel] = {}
+    nested: Mapping[str, object] = {}
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> Answer:
@@ -74,6 +80,10 @@ class MicroModel(ABC):
             f"{type(self).__name__}.lift must be defined for history 'liftable', got none; "
             "define it or declare history 'full'"
         )
+
+    def alone(self) -> MicroModel:
+        """The same model such that no call is collective."""
+        return self
 
     def draw_fields(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs that it gives the cells itself where the case does not, by name, shape (n,) each."""

@@ -15,6 +15,7 @@ from hpcmsm.config import CellField, Material, MicroSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.kernel_case import from_kernel, is_kernel
+from hpcmsm.micro.nested_case import with_composites
 
 # name -> module whose `from_case(section, materials, fields, read_image)` builds the model; one that reads
 # files of its own also takes `folder`.
@@ -35,17 +36,31 @@ def make_micro(
     fields: dict[str, CellField],
     folder: Path,
     read_image: Callable[[str], np.ndarray],
+    inside: tuple[str, ...] = (),
 ) -> MicroModel:
-    """The micro model of a case.
+    """The micro model of a case, with those of its composite materials below it.
 
     Args:
         section: the table [micro].
         materials, fields: those of the case.
         folder: folder of the case file, where user modules are looked for.
         read_image: gives the labels of an image file that the case names.
+        inside: the composite materials that it is the model of, from the outermost.
     Raises:
         ConfigError: no such model, or its options are wrong.
     """
+    model = _make_one(section, materials, fields, folder, read_image)
+    if not any(material.micro for material in materials.values()):
+        return model
+
+    def below(name: str) -> MicroModel:
+        return make_micro(materials[name].micro, materials, fields, folder, read_image, (*inside, name))
+
+    return with_composites(model, materials, below, inside)
+
+
+def _make_one(section, materials, fields, folder, read_image) -> MicroModel:
+    """The model that a table names, whatever its phases are."""
     if is_kernel(section.model):
         return from_kernel(section, folder)
     if ":" in section.model:

@@ -29,6 +29,7 @@ def try_out(micro: MicroModel, batch: Batch) -> None:
         MicroError: what the model declares is not what it does; the text names it.
         ShapeError: an array has the wrong shape or type.
     """
+    micro = micro.alone()
     name = type(micro).__name__
     _check_declaration(micro, name)
     if batch.ncells == 0:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.errors import ConfigError
-from hpcmsm.fields import Field
+from hpcmsm.fields import Field, rows_of
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.cell_problem import CellProblem, Solution, extruded, smallest_eigenvalue
 from hpcmsm.micro.microstructure import make_microstructure
@@ -48,7 +48,8 @@ class UnitCell(MicroModel):
             "spheres": simple cubic array, in 3D; or an array of phase numbers [y, x], shape (m, m), or
             [z, y, x], shape (m, m, m).
         conductivities: one function per phase, temperature (n,) in K -> W/(m K), shape (n,) or a number;
-            of a phase that conducts differently along the axes a sequence of ndim functions.
+            of a phase that conducts differently along the axes a sequence of ndim functions; or a Field of
+            ndim components, which is then an input of the cell: what the phase conducts along each axis.
         resolution: points a side, even, best a power of two; None: 32, or one per pixel of an image.
         tolerance: relative error of K that the iteration may leave.
         max_iterations: cap; a cell that reaches it gets status 1.
@@ -82,12 +83,13 @@ class UnitCell(MicroModel):
         self.nphase = len(conductivities)
         self.microstructure = make_microstructure(microstructure, resolution, self.nphase)
         self.ndim = _checked_dimension(ndim, self.microstructure.ndim)
-        self.conductivities = _by_axis(conductivities, self.ndim)
         self.tolerance, self.max_iterations = _checked_limits(tolerance, max_iterations)
         self.fraction = self._checked_fraction(fraction)
         self.phases = _checked_names(phases, self.nphase)
         self.backend = backend
-        self.inputs = (TEMPERATURE, *self._fraction_field())
+        given = [conductivity for conductivity in conductivities if isinstance(conductivity, Field)]
+        self.inputs = (TEMPERATURE, *self._fraction_field(), *given)
+        self.conductivities = _by_axis(conductivities, self.ndim, rows_of(self.inputs))
         self.outputs = (CONDUCTIVITY[self.ndim],)
         self._problem = CellProblem(self.microstructure, self.tolerance, self.max_iterations, backend)
 
@@ -188,12 +190,22 @@ class UnitCell(MicroModel):
         with np.errstate(all="ignore"):
             for axis, functions in enumerate(self.conductivities):
                 for phase, conductivity in enumerate(functions):
-                    values[axis, phase] = conductivity(inputs[0])
+                    row = conductivity if isinstance(conductivity, int) else None
+                    values[axis, phase] = conductivity(inputs[0]) if row is None else inputs[row]
         return values
 
 
-def _by_axis(conductivities: Sequence, ndim: int) -> tuple[tuple[Callable, ...], ...]:
-    """The functions of all phases for each axis; for one that stands for all if no phase has several."""
+def _by_axis(
+    conductivities: Sequence, ndim: int, rows: dict[str, slice]
+) -> tuple[tuple[Callable | int, ...], ...]:
+    """The functions of all phases for each axis; for one that stands for all if no phase has several.
+
+    For a phase that is an input: the row of the inputs that holds what it conducts along the axis.
+    """
+    conductivities = [
+        list(range(rows[given.name].start, rows[given.name].stop)) if isinstance(given, Field) else given
+        for given in conductivities
+    ]
     several = [not callable(given) for given in conductivities]
     for given, listed in zip(conductivities, several, strict=True):
         if listed and len(given) != ndim:

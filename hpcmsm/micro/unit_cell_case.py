@@ -11,9 +11,10 @@ from pydantic import Field as Key
 
 from hpcmsm.config import CellField, Count, Material, MicroSection, Real, Section, validate
 from hpcmsm.errors import ConfigError
-from hpcmsm.expressions import Expression
 from hpcmsm.micro.generators import KINDS, Recipe
-from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED
+from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED, NAMED_IN_3D
+from hpcmsm.micro.nested import given_field
+from hpcmsm.micro.nested_case import material_conductivity
 from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.micro.varied import VariedUnitCell
 
@@ -61,22 +62,28 @@ def from_case(
         ConfigError: an option is wrong, a material or an image is missing.
     """
     options = validate(Options, section.options, "case file", "micro.")
+    labels = None
+    if options.realisations == 1:
+        shape = _one(options, read_image)
+    else:
+        labels = _library(options, read_image)
+        shape = labels(0)
+    ndim = options.ndim or (shape.ndim if isinstance(shape, np.ndarray) else 3 if shape in NAMED_IN_3D else 2)
     known = {
-        "conductivities": [_conductivity(materials, name) for name in options.phases],
+        "conductivities": [_conductivity(materials, name, ndim) for name in options.phases],
         "resolution": options.resolution,
         "tolerance": options.tolerance,
         "max_iterations": options.max_iterations,
         "backend": section.backend,
         "phases": options.phases,
-        "ndim": options.ndim,
+        "ndim": ndim,
     }
     drawn = options.microstructure in KINDS  # then the labels say the fraction
-    if options.realisations == 1:
-        return UnitCell(_one(options, read_image), fraction=None if drawn else options.fraction, **known)
-    labels = _library(options, read_image)
+    if labels is None:
+        return UnitCell(shape, fraction=None if drawn else options.fraction, **known)
     fractions = None
     if drawn and options.fraction is not None:
-        fractions = np.bincount(labels(0).ravel(), minlength=2) / labels(0).size
+        fractions = np.bincount(shape.ravel(), minlength=2) / shape.size
     number = None if options.realisations == OWN else options.realisations
     return VariedUnitCell(labels, number=number, seed=options.seed, fractions=fractions, **known)
 
@@ -150,11 +157,12 @@ def _check_phases(labels: np.ndarray, name: str, phases: list[str]) -> None:
         )
 
 
-def _conductivity(materials: dict[str, Material], name: str):
-    """A function temperature (n,) K -> conductivity (n,) W/(m K) of a material."""
+def _conductivity(materials: dict[str, Material], name: str, ndim: int):
+    """A function temperature (n,) K -> conductivity (n,) W/(m K) of a material; a Field of a composite."""
     if name not in materials:
         close = difflib.get_close_matches(name, materials, 1)
         advice = f"did you mean '{close[0]}'?" if close else f"add a table [materials.{name}]"
         raise ConfigError(f"micro.phases must name materials of the case, got '{name}'; {advice}")
-    formula = Expression(materials[name].conductivity, ("temperature",), f"materials.{name}.conductivity")
-    return lambda temperature: formula(temperature=temperature)
+    if materials[name].micro is not None:
+        return given_field(name, ndim)
+    return material_conductivity(materials, name)
