@@ -317,7 +317,7 @@ KERNEL grain_2d(
         Vectors v;
         Outcome told;
         Step now;
-        int nlevel = lay_out(n, 0, memory, level, &v);
+        int nlevel = lay_out(n, memory, level, &v);
         Fields f = borrow(level, v);
 
         read_cells(level, f, team, ncells, concentration, before, &now, mean);
@@ -333,7 +333,7 @@ KERNEL grain_2d(
         write_phase(level, f, team, ncells, &now, after, mean);
         faces_of_phase(level, f.phase, conducting, grain);
         set_up_levels(level, nlevel);
-        solve_loads(level, nlevel, v, contrast, tolerance, max_iterations, &told);
+        solve_loads(level, nlevel, v, 0, team, ncells, contrast, tolerance, max_iterations, &told);
         energies(level, v, energy);
 
         TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) {

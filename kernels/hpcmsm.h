@@ -51,6 +51,7 @@ typedef unsigned char byte;
         for (long x = hp_point % (nx), y = hp_point / (nx) % (ny), z = hp_point / (nx) / (ny), hp_once = 1; \
              hp_once; hp_once = 0)
 #define FOR_EACH_LANE(l) for (int l = 0; l < 1; ++l)
+#define UNROLLED _Pragma("unroll")
 #define TEAM_BARRIER __syncthreads()
 #define TEAM_SUM(values) ((values)[0] = hp_team_sum((values)[0]))
 #define TEAM_MAX(values) ((values)[0] = hp_team_max((values)[0]))
@@ -102,6 +103,7 @@ static __device__ number *hp_team_scratch(number *scratch, long size)
     return scratch ? scratch + blockIdx.x * size : (number *)hp_shared;
 }
 
+INLINE float hp_fma_float(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 #ifdef HPCMSM_FLOAT32
 INLINE real hp_fma(real a, real b, real c) { return __fmaf_rn(a, b, c); }
 INLINE hp_word hp_bits(real x) { return __float_as_uint(x); }
@@ -171,6 +173,7 @@ __attribute__((visibility("default"))) const int hpcmsm_lanes = LANES; /* read b
         for (long y = 0; y < (ny); ++y)        \
             for (long x = 0; x < (nx); ++x)
 #define FOR_EACH_LANE(l) HP_PRAGMA(omp simd) for (int l = 0; l < LANES; ++l)
+#define UNROLLED HP_PRAGMA(GCC unroll 16)
 #define TEAM_BARRIER ((void)0)
 #define TEAM_SUM(values) ((void)(values))
 #define TEAM_MAX(values) ((void)(values))
@@ -184,8 +187,10 @@ __attribute__((visibility("default"))) const int hpcmsm_lanes = LANES; /* read b
 #endif
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 INLINE real hp_fma(real a, real b, real c) { return HP_BUILTIN(fma)(a, b, c); }
+INLINE float hp_fma_float(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #else
 INLINE real hp_fma(real a, real b, real c) { return a * b + c; }
+INLINE float hp_fma_float(float a, float b, float c) { return a * b + c; }
 #endif
 INLINE hp_word hp_bits(real x)
 {
@@ -206,6 +211,7 @@ INLINE real hp_copysign(real size, real sign) { return HP_BUILTIN(copysign)(size
 #endif /* ------------------------------------------------------------------------------- common */
 
 #define MUL_ADD(a, b, c) hp_fma(a, b, c)
+#define MUL_ADD_FLOAT(a, b, c) hp_fma_float(a, b, c)
 #define CELL_OF(team, l, ncells) hp_min_long((team) * LANES + (l), (ncells) - 1)
 #define HAS_CELL(team, l, ncells) ((team) * LANES + (l) < (ncells))
 

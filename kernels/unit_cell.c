@@ -11,14 +11,14 @@
 #include "unit_cell_phases.h"
 #include "unit_cell_faces.h"
 
-/* The faces of level 0, or their derivatives; takes the vectors as scratch memory. */
+/* The faces of level 0, or their derivatives. */
 INLINE void make_faces(
-    int microstructure, const Level *level, Vectors v, const int *labels, const int *image, const Input *in, int by)
+    int microstructure, const Level *level, const int *labels, const int *image, const Input *in, int by)
 {
     if (microstructure == LAMINATE)
         faces_of_laminate(level, in, by);
     else if (microstructure == CYLINDERS)
-        faces_of_cylinder(level, in, by, v.p, v.x);
+        faces_of_cylinder(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }
@@ -27,6 +27,7 @@ INLINE void make_faces(
 KERNEL unit_cell_2d(
     long ncells,            // number of cells
     long n,                 // points a side, even, at least 4
+    long nred,              // red points, half of all
     long nphase,            // number of phases
     long naxis,             // 1, or 2 where phases conduct differently along x and y
     long nimage,            // number of images
@@ -38,27 +39,31 @@ KERNEL unit_cell_2d(
     const int *image,       // optional (ncells) which image a cell has; left out, the first
     const real *phases,     // (naxis, nphase, ncells) [W/(m K)] conductivities
     const real *fraction,   // optional (ncells) of phase 1, for laminates and cylinders
+    const real *before,     // optional (2 * nred, ncells) solutions at the red points to start from
+    real *after,            // optional (2 * nred, ncells) those found
+    real *corrector,        // optional (2, n, n, ncells) chi of each load, unit 1/n of the cell's side
+    real *tangent,          // optional (naxis, nphase, 3, ncells) derivative by each conductivity
     real *conductivity,     // (3, ncells) [W/(m K)] xx, yy, xy
     real *residual,         // (ncells) of the scaled equations, relative to the right-hand side
     int *iterations,        // (ncells) the larger of the two loads
     int *status,            // (ncells) 0 good, 1 not converged, 2 bad input
-    real *scratch           // scratch (nword * n * n + 600 + naxis * nphase) vectors and levels
+    real *scratch           // scratch (2 * nword * nred + 600 + naxis * nphase) vectors and levels
 )
 {
     FOR_EACH_TEAM(team, ncells) {
-        real *memory = TEAM_SCRATCH(scratch, nword * n * n + 600 + naxis * nphase), energy[NCOMPONENT][LANES];
+        real *memory = TEAM_SCRATCH(scratch, 2 * nword * nred + 600 + naxis * nphase), energy[NCOMPONENT][LANES];
         Level level[MAX_LEVELS];
         Vectors v;
         Outcome told;
         Input in;
         in.phase = memory, in.nphase = nphase, in.naxis = naxis;
-        int nlevel = lay_out(n, n * STRIPS / 2, memory + naxis * nphase * LANES, level, &v);
+        int nlevel = lay_out(n, memory + naxis * nphase * LANES, level, &v);
 
         real most = microstructure == CYLINDERS ? R(0.78539816339744830962) : R(1);
         read_input(team, ncells, nimage, image, phases, fraction, most, &in);
-        make_faces(microstructure, level, v, labels, image, &in, VALUE);
+        make_faces(microstructure, level, labels, image, &in, VALUE);
         set_up_levels(level, nlevel);
-        solve_loads(level, nlevel, v, in.contrast, tolerance, max_iterations, &told);
+        solve_loads(level, nlevel, v, before, team, ncells, in.contrast, tolerance, max_iterations, &told);
         energies(level, v, energy);
 
         TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) {
@@ -68,6 +73,18 @@ KERNEL unit_cell_2d(
             residual[c] = told.residual[l];
             iterations[c] = told.steps[l];
             status[c] = in.bad[l] ? BAD_INPUT : told.open[l] ? NOT_CONVERGED : OK;
+        }
+        if (after) write_state(level, v, team, ncells, after);
+        if (tangent || corrector) find_black(level, v);
+        if (corrector) write_corrector(level, v, team, ncells, corrector);
+        for (int by = 0; tangent && by < naxis * nphase; ++by) {
+            make_faces(microstructure, level, labels, image, &in, by);
+            add_products(level, v, energy);
+            TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) for (int k = 0; k < NCOMPONENT; ++k) {
+                real spoil = in.bad[l] ? R(0) / R(!in.bad[l]) : 0;
+                tangent[(by * NCOMPONENT + k) * ncells + CELL_OF(team, l, ncells)] =
+                    energy[k][l] / number_of_points(n) + spoil;
+            }
         }
         TEAM_BARRIER;
     }

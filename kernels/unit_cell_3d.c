@@ -11,12 +11,12 @@
 #include "unit_cell_phases.h"
 #include "unit_cell_spheres.h"
 
-/* The faces of level 0, or their derivatives; takes the vectors as scratch memory. */
+/* The faces of level 0, or their derivatives. */
 INLINE void make_faces(
-    int microstructure, const Level *level, Vectors v, const int *labels, const int *image, const Input *in, int by)
+    int microstructure, const Level *level, const int *labels, const int *image, const Input *in, int by)
 {
     if (microstructure == SPHERES)
-        faces_of_sphere(level, in, by, v.r, v.x);
+        faces_of_sphere(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }
@@ -25,6 +25,7 @@ INLINE void make_faces(
 KERNEL unit_cell_3d(
     long ncells,            // number of cells
     long n,                 // points a side, even, at least 4
+    long nred,              // red points, half of all
     long nphase,            // number of phases
     long naxis,             // 1, or 3 where phases conduct differently along x, y and z
     long nimage,            // number of images
@@ -36,28 +37,32 @@ KERNEL unit_cell_3d(
     const int *image,       // optional (ncells) which image a cell has; left out, the first
     const real *phases,     // (naxis, nphase, ncells) [W/(m K)] conductivities
     const real *fraction,   // optional (ncells) of phase 1, for spheres
+    const real *before,     // optional (3 * nred, ncells) solutions at the red points to start from
+    real *after,            // optional (3 * nred, ncells) those found
+    real *corrector,        // optional (3, n, n, n, ncells) chi of each load, unit 1/n of the cell's side
+    real *tangent,          // optional (naxis, nphase, 6, ncells) derivative by each conductivity
     real *conductivity,     // (6, ncells) [W/(m K)] xx, yy, zz, yz, xz, xy
     real *residual,         // (ncells) of the scaled equations, relative to the right-hand side
     int *iterations,        // (ncells) the largest of the three loads
     int *status,            // (ncells) 0 good, 1 not converged, 2 bad input
-    real *scratch           // scratch (nword * n * n * n + 1200 + naxis * nphase) vectors and levels
+    real *scratch           // scratch (2 * nword * nred + 1200 + naxis * nphase) vectors and levels
 )
 {
     FOR_EACH_TEAM(team, ncells) {
-        real *memory = TEAM_SCRATCH(scratch, nword * n * n * n + 1200 + naxis * nphase);
+        real *memory = TEAM_SCRATCH(scratch, 2 * nword * nred + 1200 + naxis * nphase);
         real energy[NCOMPONENT][LANES];
         Level level[MAX_LEVELS];
         Vectors v;
         Outcome told;
         Input in;
         in.phase = memory, in.nphase = nphase, in.naxis = naxis;
-        int nlevel = lay_out(n, number_of_chords(n) / 3 + 1, memory + naxis * nphase * LANES, level, &v);
+        int nlevel = lay_out(n, memory + naxis * nphase * LANES, level, &v);
 
         real most = microstructure == SPHERES ? R(0.52359877559829887308) : R(1);
         read_input(team, ncells, nimage, image, phases, fraction, most, &in);
-        make_faces(microstructure, level, v, labels, image, &in, VALUE);
+        make_faces(microstructure, level, labels, image, &in, VALUE);
         set_up_levels(level, nlevel);
-        solve_loads(level, nlevel, v, in.contrast, tolerance, max_iterations, &told);
+        solve_loads(level, nlevel, v, before, team, ncells, in.contrast, tolerance, max_iterations, &told);
         energies(level, v, energy);
 
         TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) {
@@ -67,6 +72,18 @@ KERNEL unit_cell_3d(
             residual[c] = told.residual[l];
             iterations[c] = told.steps[l];
             status[c] = in.bad[l] ? BAD_INPUT : told.open[l] ? NOT_CONVERGED : OK;
+        }
+        if (after) write_state(level, v, team, ncells, after);
+        if (tangent || corrector) find_black(level, v);
+        if (corrector) write_corrector(level, v, team, ncells, corrector);
+        for (int by = 0; tangent && by < naxis * nphase; ++by) {
+            make_faces(microstructure, level, labels, image, &in, by);
+            add_products(level, v, energy);
+            TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) for (int k = 0; k < NCOMPONENT; ++k) {
+                real spoil = in.bad[l] ? R(0) / R(!in.bad[l]) : 0;
+                tangent[(by * NCOMPONENT + k) * ncells + CELL_OF(team, l, ncells)] =
+                    energy[k][l] / number_of_points(n) + spoil;
+            }
         }
         TEAM_BARRIER;
     }

@@ -91,8 +91,9 @@ INLINE void faces_of_links(const Level *level, const real *link, int axis)
     TEAM_BARRIER;
 }
 
-INLINE void faces_of_cylinder(const Level *level, const Input *in, int by, real *chord, real *link)
+INLINE void faces_of_cylinder(const Level *level, const Input *in, int by, real *chord)
 {
+    real *link = chord + (level->n / 2 * STRIPS + PAD) * LANES;
     for (int axis = 0; axis < DIM; ++axis) {
         /* Both axes have the same links where the phases are isotropic. */
         if (axis < in->naxis)

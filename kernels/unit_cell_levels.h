@@ -10,8 +10,10 @@
 #define MAX_LEVELS 16
 #define PAD 9 /* cache lines between arrays: an odd number, so that they never alias */
 #define FOR_EACH_LOAD(j) for (int j = 0; j < LOADS; ++j)
+#define FOR_EACH_AXIS(d) for (int d = 0; d < DIM; ++d)
 #define FOR_EACH_SIDE(side) for (int side = 0; side < SIDES; ++side)
 #define FOR_EACH_CHILD(k) for (int k = 0; k < CHILDREN; ++k)
+#define FOR_EACH_COMPONENT(c) for (int c = 0; c < NCOMPONENT; ++c)
 #define AT(point, j) (((point) * LOADS + (j)) * LANES + l)
 #define FACE(point, side) (((point) * SIDES + (side)) * LANES + l)
 
@@ -26,10 +28,8 @@ typedef struct {
     small *u, *u_black;     /* [ncolour][LOADS] */
 } Level;
 
-INLINE small small_mul_add(small a, small b, small c) { return a * b + c; }
-
 STENCIL(real, Faces, of_black, of_red, sum_of, total_of, MUL_ADD)
-STENCIL(small, SmallFaces, small_of_black, small_of_red, small_sum, small_total, small_mul_add)
+STENCIL(small, SmallFaces, small_of_black, small_of_red, small_sum, small_total, MUL_ADD_FLOAT)
 
 /* ------------------------------------------------------------------------------- set-up */
 
@@ -155,11 +155,13 @@ INLINE void restrict_residual(const Level *level, const Level *coarse)
         FOR_EACH_CHILD(k) i[k] = point(level->n, CHILD(k)), at[k] = around(level->n, CHILD(k), RED);
         FOR_EACH_LANE(l) {
             small sum[LOADS];
-            FOR_EACH_LOAD(j) sum[j] = 0;
-            FOR_EACH_CHILD(k) {
+            UNROLLED FOR_EACH_CHILD(k) {
                 SmallFaces face = small_of_red(level->scaled_face, at[k], l);
                 small weight = level->weight[i[k] * LANES + l];
-                FOR_EACH_LOAD(j) sum[j] += weight * small_sum(face, level->u_black, at[k], j, l);
+                FOR_EACH_LOAD(j) {
+                    small part = weight * small_sum(face, level->u_black, at[k], j, l);
+                    sum[j] = k == 0 ? part : sum[j] + part;
+                }
             }
             FOR_EACH_LOAD(j) coarse->rhs[AT(c, j)] = sum[j];
         }

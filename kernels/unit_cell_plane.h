@@ -8,6 +8,9 @@
 #define SIDES 4       /* of a point */
 #define CHILDREN 2    /* red points in an aggregate of 2 x 2 */
 #define NCOMPONENT 3  /* xx, yy, xy */
+/* The component c of a tensor has the indices (FIRST_INDEX(c), SECOND_INDEX(c)). */
+#define FIRST_INDEX(c) ((c) < 2 ? (c) : 0)
+#define SECOND_INDEX(c) ((c) < 2 ? (c) : 1)
 #define RED 0
 #define BLACK 1
 enum { LEFT, RIGHT, DOWN, UP };
@@ -28,6 +31,9 @@ INLINE long number_of_points(long n) { return n * n; }
 INLINE long point(long n, long h, long y) { return y * (n / 2) + h; }
 
 INLINE long x_of(long h, long y, int colour) { return 2 * h + ((y + colour) & 1); }
+
+/* Where a point stands in the arrays of a caller, [y][x]. */
+INLINE long natural(long n, long h, long y, int colour) { return y * n + x_of(h, y, colour); }
 
 /* Where the neighbours of a point, which all have the other colour, stand. */
 INLINE Around around(long n, long h, long y, int colour)
@@ -103,7 +109,7 @@ INLINE void read_labels(const int *labels, long n, long h, long y, int *own, int
     }                                                                                                \
     INLINE number sum_of(Faces k, const number *v, Around at, int j, int l)                          \
     {                                                                                                \
-        return mul_add(k.left, v[AT(at.left, j)], k.right * v[AT(at.right, j)]) +                    \
-               mul_add(k.down, v[AT(at.down, j)], k.up * v[AT(at.up, j)]);                           \
+        number x = mul_add(k.left, v[AT(at.left, j)], k.right * v[AT(at.right, j)]);                 \
+        return mul_add(k.up, v[AT(at.up, j)], mul_add(k.down, v[AT(at.down, j)], x));                \
     }                                                                                                \
     INLINE number total_of(Faces k) { return k.left + k.right + (k.down + k.up); }

@@ -36,12 +36,10 @@ typedef struct {
     int steps[LANES], open[LANES]; /* iterations; whether a load did not converge */
 } Outcome;
 
-/* Cuts the team's memory into vectors, r, p and q of at least `least` numbers each and one after the other, and
-   levels; returns the number of levels. */
-INLINE int lay_out(long n, long least, real *memory, Level *level, Vectors *v)
+/* Cuts the team's memory into vectors and levels; returns the number of levels. */
+INLINE int lay_out(long n, real *memory, Level *level, Vectors *v)
 {
-    long ncolour = number_of_points(n) / 2;
-    long vector = (ncolour * LOADS > least ? ncolour * LOADS : least) + PAD;
+    long ncolour = number_of_points(n) / 2, vector = ncolour * LOADS + PAD;
     v->chi = v->x = memory, v->r = v->x + (ncolour * DIM + PAD) * LANES;
     v->p = v->r + vector * LANES, v->q = v->p + vector * LANES, v->black = v->q + vector * LANES;
     level[0].face = v->black + (ncolour * LOADS + PAD) * LANES;
@@ -66,25 +64,34 @@ INLINE int lay_out(long n, long least, real *memory, Level *level, Vectors *v)
     return nlevel;
 }
 
-/* Sums over the faces, and the right-hand side of the loads from `first` on: red part into r, black into black. */
+/* Memory that is free but between set_up_levels and the end of solve_loads. */
+INLINE real *spare_memory(const Level *level) { return (real *)level->scaled_face; }
+
+/* Sums over the faces, and the right-hand side of the loads from `first` on: red part into r, black into black.
+   Takes p and q for the square roots of the diagonal. */
 INLINE void find_loads(const Level *level, Vectors v, int first, Progress *now)
 {
-    real faces[LOADS][LANES], norm[LOADS][LANES], black_norm[LOADS][LANES];
+    real faces[LOADS][LANES], norm[LOADS][LANES], black_norm[LOADS][LANES], *red = v.p, *black = v.q;
     FOR_EACH_LOAD(j) FOR_EACH_LANE(l) faces[j][l] = norm[j][l] = black_norm[j][l] = 0;
+    FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l) {
+        red[i * LANES + l] = R(1) / level->scale[i * LANES + l];
+        black[i * LANES + l] = R(1) / level->scale[(level->ncolour + i) * LANES + l];
+    }
+    TEAM_BARRIER;
     FOR_EACH_PLACE(level->n) {
         long i = point(level->n, PLACE), of_red[SIDES], of_black[SIDES];
         list_around(around(level->n, PLACE, RED), of_red);
         list_around(around(level->n, PLACE, BLACK), of_black);
-        const real *k = level->face, *red = level->scale, *black = red + level->ncolour * LANES;
+        const real *k = level->face;
         FOR_EACH_LOAD(j) {
             int low = 2 * (first + j), high = low + 1;
             long back = of_red[low], ahead = of_red[high], before = of_black[low], after = of_black[high];
             FOR_EACH_LANE(l) {
-                real r = k[FACE(ahead, low)] / black[ahead * LANES + l] - k[FACE(back, high)] / black[back * LANES + l];
-                real left = k[FACE(i, low)] / red[before * LANES + l];
-                real right = k[FACE(i, high)] / red[after * LANES + l], b = right - left;
+                real r = k[FACE(ahead, low)] * black[ahead * LANES + l] - k[FACE(back, high)] * black[back * LANES + l];
+                real left = k[FACE(i, low)] * red[before * LANES + l];
+                real right = k[FACE(i, high)] * red[after * LANES + l], b = right - left;
                 v.r[AT(i, j)] = r, v.black[AT(i, j)] = b;
-                faces[j][l] += (left + right) / black[i * LANES + l];
+                faces[j][l] += (left + right) * black[i * LANES + l];
                 norm[j][l] = MUL_ADD(r, r, norm[j][l]);
                 black_norm[j][l] = MUL_ADD(b, b, black_norm[j][l]);
             }
@@ -188,6 +195,32 @@ INLINE void advance(const Level *level, Vectors v, real alpha[LOADS][LANES])
     TEAM_BARRIER;
 }
 
+/* Starts from the solutions before[d][i], of the red points, instead of 0. */
+INLINE void start_from(
+    const Level *level, Vectors v, const real *before, long team, long ncells, int first, Progress *now)
+{
+    real gained[LOADS][LANES];
+    FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
+        real chi = before[((first + j) * level->ncolour + i) * ncells + CELL_OF(team, l, ncells)];
+        v.x[AT(i, j)] = v.p[AT(i, j)] = chi / level->scale[i * LANES + l];
+    }
+    TEAM_BARRIER;
+    apply(level, v, gained);
+    FOR_EACH_LOAD(j) FOR_EACH_LANE(l) gained[j][l] = 0;
+    FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
+        real r = v.r[AT(i, j)] - v.q[AT(i, j)];
+        gained[j][l] = MUL_ADD(v.x[AT(i, j)], v.r[AT(i, j)] + r, gained[j][l]);
+        v.r[AT(i, j)] = r;
+        v.p[AT(i, j)] = 0;
+        level->rhs[AT(i, j)] = (small)r;
+    }
+    FOR_EACH_LOAD(j) {
+        TEAM_SUM(gained[j]);
+        FOR_EACH_LANE(l) now->faces[j][l] -= gained[j][l];
+    }
+    TEAM_BARRIER;
+}
+
 /* Which cells go on. n^DIM K_jj is too large by e S e, e being the error of x; this is at most rz divided by
    the smallest eigenvalue of M^-1 S, of which the directions so far give an estimate. */
 INLINE int judge(Progress *now, real tolerance, int j)
@@ -217,7 +250,6 @@ INLINE void solve(
         now->waited[j][l] = now->steps[j][l] = now->failed[j][l] = 0;
         now->active[j][l] = 1;
     }
-    start(level, v);
     precondition(level, nlevel, v, now->rz);
     for (long iteration = 0;; ++iteration) {
         int any = 0;
@@ -263,9 +295,11 @@ INLINE void conclude(const Level *level, Vectors v, const Progress *now, Outcome
     TEAM_BARRIER;
 }
 
-/* All loads of a cell, LOADS at a time, from the levels. */
+/* All loads of a cell, LOADS at a time, from the levels; from the solutions `before` [DIM * ncolour][ncells] if
+   there are some. */
 INLINE void solve_loads(
-    const Level *level, int nlevel, Vectors v, const real *contrast, real tolerance, long max_iterations, Outcome *told)
+    const Level *level, int nlevel, Vectors v, const real *before, long team, long ncells, const real *contrast,
+    real tolerance, long max_iterations, Outcome *told)
 {
     FOR_EACH_LANE(l) told->residual[l] = 0;
     FOR_EACH_LANE(l) told->steps[l] = told->open[l] = 0;
@@ -273,6 +307,8 @@ INLINE void solve_loads(
         Progress now;
         v.x = v.chi + first * level->ncolour * LANES;
         find_loads(level, v, first, &now);
+        start(level, v);
+        if (before) start_from(level, v, before, team, ncells, first, &now);
         solve(level, nlevel, v, contrast, tolerance, max_iterations, &now);
         conclude(level, v, &now, told);
     }

@@ -8,6 +8,9 @@
 #define SIDES 6       /* of a point */
 #define CHILDREN 4    /* red points in an aggregate of 2 x 2 x 2 */
 #define NCOMPONENT 6  /* xx, yy, zz, yz, xz, xy */
+/* The component c of a tensor has the indices (FIRST_INDEX(c), SECOND_INDEX(c)). */
+#define FIRST_INDEX(c) ((c) < 3 ? (c) : (c) == 3 ? 1 : 0)
+#define SECOND_INDEX(c) ((c) < 3 ? (c) : (c) == 5 ? 1 : 2)
 #define RED 0
 #define BLACK 1
 enum { LEFT, RIGHT, DOWN, UP, BACK, FRONT }; /* -x, +x, -y, +y, -z, +z */
@@ -28,6 +31,9 @@ INLINE long number_of_points(long n) { return n * n * n; }
 INLINE long point(long n, long h, long y, long z) { return (z * n + y) * (n / 2) + h; }
 
 INLINE long x_of(long h, long y, long z, int colour) { return 2 * h + ((y + z + colour) & 1); }
+
+/* Where a point stands in the arrays of a caller, [z][y][x]. */
+INLINE long natural(long n, long h, long y, long z, int colour) { return (z * n + y) * n + x_of(h, y, z, colour); }
 
 INLINE long step_down(long x, long n) { return x == 0 ? n - 1 : x - 1; }
 
@@ -119,6 +125,6 @@ INLINE void read_labels(const int *labels, long n, long h, long y, long z, int *
     {                                                                                                  \
         number x = mul_add(k.left, v[AT(at.left, j)], k.right * v[AT(at.right, j)]);                   \
         number y = mul_add(k.down, v[AT(at.down, j)], k.up * v[AT(at.up, j)]);                         \
-        return x + y + mul_add(k.back, v[AT(at.back, j)], k.front * v[AT(at.front, j)]);               \
+        return mul_add(k.front, v[AT(at.front, j)], mul_add(k.back, v[AT(at.back, j)], x + y));          \
     }                                                                                                  \
     INLINE number total_of(Faces k) { return k.left + k.right + (k.down + k.up) + (k.back + k.front); }

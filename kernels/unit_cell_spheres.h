@@ -90,8 +90,9 @@ INLINE void faces_of_links(const Level *level, const real *link, int axis)
     TEAM_BARRIER;
 }
 
-INLINE void faces_of_sphere(const Level *level, const Input *in, int by, real *chord, real *link)
+INLINE void faces_of_sphere(const Level *level, const Input *in, int by, real *chord)
 {
+    real *link = chord + (number_of_chords(level->n) + PAD) * LANES;
     real square[LANES]; /* of the radius */
     FOR_EACH_LANE(l) square[l] = hp_exp(hp_log(in->fraction[l] * R(0.23873241463784300365)) * R(2) / R(3));
     find_chords(level->n, square, chord);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,17 +17,23 @@ SCRATCH_WORDS = {2: 12, 3: 11}
 
 
 class Solution(NamedTuple):
-    """What the kernel returns.
+    """What the kernel returns; ncomponent is 3 (xx, yy, xy) or 6 (xx, yy, zz, yz, xz, xy).
 
-    outputs: K (xx, yy, xy) or (xx, yy, zz, yz, xz, xy) in W/(m K), shape (ncomponent, n). residual: of
-    the scaled equations, relative to their right-hand side, the largest of all loads. iterations:
-    likewise. status: 0 good, 1 not converged, 2 bad input.
+    outputs: K in W/(m K), shape (ncomponent, n). residual: of the scaled equations, relative to their
+    right-hand side, the largest of all loads, shape (n,). iterations: likewise. status: 0 good, 1 not
+    converged, 2 bad input. Only where asked for:
+    state: to start from another time, shape (ndim * points / 2, n). corrector: chi of each load in
+    units of the distance of points, shape (ndim, [z,] y, x, n); its mean is arbitrary. tangent: dK by
+    each conductivity, shape (naxis, nphase, ncomponent, n).
     """
 
     outputs: np.ndarray
     residual: np.ndarray
     iterations: np.ndarray
     status: np.ndarray
+    state: np.ndarray | None = None
+    corrector: np.ndarray | None = None
+    tangent: np.ndarray | None = None
 
 
 class CellProblem:
@@ -37,12 +44,16 @@ class CellProblem:
         tolerance: relative error of K that the iteration may leave.
         max_iterations: cap; a cell that reaches it gets status 1.
         backend: "cpu" or "gpu".
+    Attributes:
+        nstate: numbers of a cell's state.
     """
 
     def __init__(self, microstructure: Microstructure, tolerance: float, max_iterations: int, backend: str):
         self.microstructure = microstructure
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.ndim = microstructure.ndim
+        self.nred = microstructure.resolution**self.ndim // 2
+        self.nstate = self.ndim * self.nred
         self._kernel = Kernel.load(
             SOURCES[self.ndim], f"unit_cell_{self.ndim}d", backend=backend, dtype="float64"
         )
@@ -53,6 +64,8 @@ class CellProblem:
         fraction: np.ndarray | None,
         labels: np.ndarray | None = None,
         image: np.ndarray | None = None,
+        before: np.ndarray | None = None,
+        also: Sequence[str] = (),
     ) -> Solution:
         """K of cells.
 
@@ -62,20 +75,27 @@ class CellProblem:
             fraction: of phase 1, shape (n,), for microstructures that have one.
             labels, image: several images (nimage, ...) int32 in place of the microstructure's own, and which
                 of them each cell has, shape (n,) int32; a number that is none of theirs is bad input.
+            before: state to start from, shape (nstate, n).
+            also: which of "state", "corrector", "tangent" to give besides.
         """
         if labels is None and self.microstructure.labels is not None:
             labels = self.microstructure.labels[None]
         kernel, cell = self._kernel, self.microstructure
         naxis, nphase, ncells = phases.shape
-        solution = Solution(
-            outputs=kernel.on_device(np.empty((NCOMPONENT[self.ndim], ncells))),
-            residual=kernel.on_device(np.empty(ncells)),
-            iterations=kernel.on_device(np.empty(ncells, np.int32)),
-            status=kernel.on_device(np.empty(ncells, np.int32)),
+
+        def there(array: np.ndarray | None):
+            return None if array is None else kernel.on_device(array)
+
+        shapes = self._shapes(naxis, nphase, ncells)
+        found = Solution(
+            *(there(np.empty(shapes[name])) for name in ("outputs", "residual")),
+            *(there(np.empty(ncells, np.int32)) for _ in ("iterations", "status")),
+            **{name: there(np.empty(shapes[name])) for name in also},
         )
         kernel(
             ncells=ncells,
             n=cell.resolution,
+            nred=self.nred,
             nphase=nphase,
             naxis=naxis,
             nimage=1 if labels is None else len(labels),
@@ -83,16 +103,30 @@ class CellProblem:
             microstructure=cell.number,
             max_iterations=self.max_iterations,
             tolerance=self.tolerance,
-            labels=None if labels is None else kernel.on_device(labels),
-            image=None if image is None else kernel.on_device(image),
-            phases=kernel.on_device(phases),
-            fraction=None if fraction is None else kernel.on_device(fraction),
-            conductivity=solution.outputs,
-            residual=solution.residual,
-            iterations=solution.iterations,
-            status=solution.status,
+            labels=there(labels),
+            image=there(image),
+            phases=there(phases),
+            fraction=there(fraction),
+            before=there(before),
+            after=found.state,
+            corrector=found.corrector,
+            tangent=found.tangent,
+            conductivity=found.outputs,
+            residual=found.residual,
+            iterations=found.iterations,
+            status=found.status,
         )
-        return Solution(*(kernel.on_host(array) for array in solution))
+        return Solution(*(None if array is None else kernel.on_host(array) for array in found))
+
+    def _shapes(self, naxis: int, nphase: int, ncells: int) -> dict[str, tuple[int, ...]]:
+        ncomponent = NCOMPONENT[self.ndim]
+        return {
+            "outputs": (ncomponent, ncells),
+            "residual": (ncells,),
+            "state": (self.nstate, ncells),
+            "corrector": (self.ndim, *[self.microstructure.resolution] * self.ndim, ncells),
+            "tangent": (naxis, nphase, ncomponent, ncells),
+        }
 
 
 def extruded(plane: np.ndarray, along_z: np.ndarray) -> np.ndarray:

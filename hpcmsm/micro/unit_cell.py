@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,21 @@ WIENER_SLACK = 1e-3
 SMALLEST_TOLERANCE = 1e-14
 
 BAD_INPUT = 2  # status
+DIFFERENCE = 1e-5  # relative change of the temperature by which slopes are found
+
+
+class Tangent(NamedTuple):
+    """Derivatives of K at some inputs.
+
+    outputs: K itself in W/(m K), shape (ncomponent, n). temperature: dK/dT in W/(m K2), shape
+    (ncomponent, n). phases: dK/dk by the conductivity of each phase along each axis (one for all axes
+    if the phases are isotropic), shape (naxis, nphase, ncomponent, n). status: see `UnitCell`.
+    """
+
+    outputs: np.ndarray
+    temperature: np.ndarray
+    phases: np.ndarray
+    status: np.ndarray
 
 
 class UnitCell(MicroModel):
@@ -101,18 +117,59 @@ class UnitCell(MicroModel):
         cost = work * ((perf_counter() - start) / max(work.sum(), 1.0))
         return Answer(found.outputs, batch.state, found.status, cost=cost, residual=found.residual)
 
-    def solve(self, inputs: np.ndarray) -> Solution:
-        """The cell problems of these inputs, shape (ninput, n), with what the solver tells of them."""
+    def solve(
+        self, inputs: np.ndarray, before: np.ndarray | None = None, also: Sequence[str] = ()
+    ) -> Solution:
+        """The cell problems of these inputs, shape (ninput, n), with what the solver tells of them.
+
+        Args:
+            before: solutions to start from, the `state` of another Solution.
+            also: which of "state", "corrector", "tangent" to give besides, see `Solution`.
+        """
         phases = self._phase_conductivities(inputs)
-        found = self._solve_problem(inputs, np.ascontiguousarray(phases[: self.microstructure.ndim]))
+        plane = np.ascontiguousarray(phases[: self.microstructure.ndim])
+        found = self._solve_problem(inputs, plane, before=before, also=also)
         if self.ndim == self.microstructure.ndim:
             return found
         along_z = np.where(found.status == BAD_INPUT, np.nan, self._mean(inputs, phases)[-1])
         return found._replace(outputs=extruded(found.outputs, along_z))
 
-    def _solve_problem(self, inputs: np.ndarray, phases: np.ndarray) -> Solution:
+    def _solve_problem(self, inputs: np.ndarray, phases: np.ndarray, **asked) -> Solution:
         """K in the dimensions of the microstructure, for phases (naxis, nphase, n)."""
-        return self._problem.solve(phases, self._fraction_of(inputs))
+        return self._problem.solve(phases, self._fraction_of(inputs), **asked)
+
+    def tangent(self, inputs: np.ndarray) -> Tangent:
+        """What K changes with the conductivities and with the temperature; costs one product, no solve.
+
+        dK_ij/dk_p = <(e_i + grad chi_i) . (e_j + grad chi_j)> over phase p: as K is stationary in chi,
+        only the conductivities themselves count.
+
+        Args:
+            inputs: shape (ninput, n).
+        """
+        found = self.solve(inputs, also=("tangent",))
+        by_phase = found.tangent
+        if self.ndim > self.microstructure.ndim:
+            by_phase = self._extruded_tangent(inputs, by_phase)
+        slopes = self._slopes(inputs)
+        return Tangent(found.outputs, np.einsum("apcn,apn->cn", by_phase, slopes), by_phase, found.status)
+
+    def _extruded_tangent(self, inputs: np.ndarray, plane: np.ndarray) -> np.ndarray:
+        """That of a cell that does not change along z, where K_zz is the mean over the phases."""
+        naxis, (nphase, ncells) = len(self.conductivities), plane.shape[1::2]
+        tangent = np.zeros((naxis, nphase, 6, ncells))
+        tangent[: len(plane), :, [0, 1, 5]] = plane
+        tangent[-1, :, 2] = self.phase_fractions(inputs)
+        return tangent
+
+    def _slopes(self, inputs: np.ndarray) -> np.ndarray:
+        """dk/dT in W/(m K2), shape (naxis, nphase, n), by differences."""
+        change = np.maximum(np.abs(inputs[0]), 1.0) * DIFFERENCE
+        ahead, behind = inputs.copy(), inputs.copy()
+        ahead[0] += change
+        behind[0] -= change
+        rise = self._phase_conductivities(ahead) - self._phase_conductivities(behind)
+        return rise / (ahead[0] - behind[0])
 
     def _mean(self, inputs: np.ndarray, phases: np.ndarray) -> np.ndarray:
         """Arithmetic means over the phases, shape (naxis, n), of values (naxis, nphase, n)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -83,7 +83,13 @@ class VariedUnitCell(UnitCell):
         """Those of a unit cell, and how many there are."""
         return {**super().facts(), "realisations": self.number or "own", "seed": self.seed}
 
-    def _solve_problem(self, inputs: np.ndarray, phases: np.ndarray) -> Solution:
+    def _solve_problem(
+        self,
+        inputs: np.ndarray,
+        phases: np.ndarray,
+        before: np.ndarray | None = None,
+        also: Sequence[str] = (),
+    ) -> Solution:
         """One kernel call for all cells, or several where they have very many microstructures."""
         numbers, place, known = self._realisations(inputs)
         most = max(1, MOST_POINTS // self.microstructure.labels.size)
@@ -95,10 +101,14 @@ class VariedUnitCell(UnitCell):
             stack = [self._labels_of(int(one)) for one in some] or [self.microstructure.labels]
             image = np.where(known, place % most, -1)[which].astype(np.int32)
             part = np.ascontiguousarray(phases[:, :, which])
-            answers.append(self._problem.solve(part, None, np.stack(stack), image))
+            start = None if before is None else np.ascontiguousarray(before[:, which])
+            answers.append(self._problem.solve(part, None, np.stack(stack), image, start, also))
         back = np.argsort(np.concatenate(calls))
         return Solution(
-            *(np.concatenate(arrays, axis=-1)[..., back] for arrays in zip(*answers, strict=True))
+            *(
+                None if arrays[0] is None else np.concatenate(arrays, axis=-1)[..., back]
+                for arrays in zip(*answers, strict=True)
+            )
         )
 
     def _realisations(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
