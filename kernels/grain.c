@@ -5,8 +5,8 @@
        P'(p) = 16 p (1 - p) (1 - 2 p),   f(u) = rate (u / u_eq)^2 - 1,
    by one step of backward Euler on n x n points and Newton's method. Its linear equations, a five-point
    operator with a positive diagonal, are reduced to the red half of the points and solved by conjugate
-   gradients, each only as far as Newton's method can use it. Then the cell problem (unit_cell_solve.h)
-   with conductivity p k_s + (1 - p) k_g, taken at the mean p of the two points of a face.
+   gradients in single precision, each only as far as Newton's method can use it. Then the cell problem
+   (unit_cell_solve.h) with conductivity p k_s + (1 - p) k_g, at the mean p of the two points of a face.
 
    Source: Bastidas Olivares, Bringedal and Pop 2021, doi 10.1016/j.amc.2020.125933 (the equations). */
 
@@ -28,10 +28,10 @@
 typedef struct {
     real *phase, *old;   /* [2][ncolour], after and before the step */
     real *residual;      /* [2][ncolour] of the nonlinear equations */
-    real *diagonal;      /* [2][ncolour] of Newton's matrix; of the black points its inverse */
-    real *inverse;       /* [ncolour] of the diagonal of the red points */
-    real *x, *r, *p, *q; /* [ncolour], red points */
-    real *black;         /* [ncolour], black points */
+    small *diagonal;     /* [ncolour] of Newton's matrix, red points */
+    small *inverse;      /* [2][ncolour] of the diagonal */
+    small *x, *r, *p, *q; /* [ncolour], red points */
+    small *black;        /* [ncolour], black points */
 } Fields;
 
 typedef struct {
@@ -46,9 +46,9 @@ INLINE Fields borrow(const Level *level, Vectors v)
 {
     long size = level->ncolour * LANES;
     Fields f;
-    f.phase = v.x, f.old = v.r, f.residual = v.p, f.diagonal = v.q;
-    f.inverse = v.black, f.black = v.black + size;
-    f.x = level->face, f.r = f.x + size, f.p = f.r + size, f.q = f.p + size;
+    f.phase = v.x, f.old = v.r, f.residual = v.p;
+    f.diagonal = (small *)v.q, f.inverse = f.diagonal + size, f.black = f.inverse + 2 * size;
+    f.x = (small *)level->face, f.r = f.x + size, f.p = f.r + size, f.q = f.p + size;
     return f;
 }
 
@@ -59,6 +59,12 @@ INLINE long place(const Level *level, long h, long y, int colour)
 }
 
 INLINE real sum_around(const real *other, Around at, int l)
+{
+    return (other[at.left * LANES + l] + other[at.right * LANES + l]) +
+           (other[at.down * LANES + l] + other[at.up * LANES + l]);
+}
+
+INLINE small small_around(const small *other, Around at, int l)
 {
     return (other[at.left * LANES + l] + other[at.right * LANES + l]) +
            (other[at.down * LANES + l] + other[at.up * LANES + l]);
@@ -113,8 +119,8 @@ INLINE void find_residual(const Level *level, Fields f, Step *now)
                 real slope = now->well * (1 - 6 * both) + now->drive[l] * odd;
                 real diagonal = 1 + slope + 4 * now->neighbour;
                 f.residual[i + l] = residual;
-                f.diagonal[i + l] = colour == RED ? diagonal : 1 / diagonal;
-                if (colour == RED) f.inverse[i + l] = 1 / diagonal;
+                if (colour == RED) f.diagonal[i + l] = (small)diagonal;
+                f.inverse[i + l] = (small)(1 / diagonal);
                 sum[l] = MUL_ADD(residual, residual, sum[l]);
             }
         }
@@ -127,20 +133,22 @@ INLINE void find_residual(const Level *level, Fields f, Step *now)
 /* Reduced right-hand side: r of the red points less what the black ones bring; x = 0, p = r / diagonal. */
 INLINE void start_linear(const Level *level, Fields f, const Step *now, real rz[LANES])
 {
-    const real *inverse_black = f.diagonal + level->ncolour * LANES;
-    const real *residual_black = f.residual + level->ncolour * LANES;
-    FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l)
-        f.black[i * LANES + l] = residual_black[i * LANES + l] * inverse_black[i * LANES + l];
+    long black = level->ncolour * LANES;
+    small weight = (small)now->neighbour;
+    FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l) {
+        long k = i * LANES + l;
+        f.black[k] = (small)f.residual[black + k] * f.inverse[black + k];
+    }
     TEAM_BARRIER;
     FOR_EACH_LANE(l) rz[l] = 0;
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = (y * level->half + h) * LANES;
         Around at = around(level->n, h, y, RED);
         FOR_EACH_LANE(l) {
-            real r = -f.residual[i + l] - now->neighbour * sum_around(f.black, at, l);
-            real z = r * f.inverse[i + l];
+            small r = -(small)f.residual[i + l] - weight * small_around(f.black, at, l);
+            small z = r * f.inverse[i + l];
             f.x[i + l] = 0, f.r[i + l] = r, f.p[i + l] = z;
-            rz[l] = MUL_ADD(r, z, rz[l]);
+            rz[l] += (real)(r * z);
         }
     }
     TEAM_SUM(rz);
@@ -150,12 +158,12 @@ INLINE void start_linear(const Level *level, Fields f, const Step *now, real rz[
 /* q = S p, and pq = p q, for S = diagonal - neighbour^2 (black neighbours' inverse diagonal). */
 INLINE void apply_reduced(const Level *level, Fields f, const Step *now, real pq[LANES])
 {
-    const real *inverse_black = f.diagonal + level->ncolour * LANES;
-    real weight = now->neighbour * now->neighbour;
+    const small *inverse_black = f.inverse + level->ncolour * LANES;
+    small weight = (small)(now->neighbour * now->neighbour);
     FOR_EACH_POINT_2D(h, y, level->half, level->n) {
         long i = (y * level->half + h) * LANES;
         Around at = around(level->n, h, y, BLACK);
-        FOR_EACH_LANE(l) f.black[i + l] = inverse_black[i + l] * sum_around(f.p, at, l);
+        FOR_EACH_LANE(l) f.black[i + l] = inverse_black[i + l] * small_around(f.p, at, l);
     }
     TEAM_BARRIER;
     FOR_EACH_LANE(l) pq[l] = 0;
@@ -163,9 +171,9 @@ INLINE void apply_reduced(const Level *level, Fields f, const Step *now, real pq
         long i = (y * level->half + h) * LANES;
         Around at = around(level->n, h, y, RED);
         FOR_EACH_LANE(l) {
-            real p = f.p[i + l], q = f.diagonal[i + l] * p - weight * sum_around(f.black, at, l);
+            small p = f.p[i + l], q = f.diagonal[i + l] * p - weight * small_around(f.black, at, l);
             f.q[i + l] = q;
-            pq[l] = MUL_ADD(p, q, pq[l]);
+            pq[l] += (real)(p * q);
         }
     }
     TEAM_SUM(pq);
@@ -191,10 +199,10 @@ INLINE void solve_linear(const Level *level, Fields f, Step *now, real wanted[LA
         }
         FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l) {
             long k = i * LANES + l;
-            real r = MUL_ADD(-factor[l], f.q[k], f.r[k]);
-            f.x[k] = MUL_ADD(factor[l], f.p[k], f.x[k]);
+            small r = f.r[k] - (small)factor[l] * f.q[k];
+            f.x[k] += (small)factor[l] * f.p[k];
             f.r[k] = r;
-            rz[l] = MUL_ADD(r, r * f.inverse[k], rz[l]);
+            rz[l] += (real)(r * (r * f.inverse[k]));
         }
         TEAM_SUM(rz);
         FOR_EACH_LANE(l) {
@@ -203,7 +211,7 @@ INLINE void solve_linear(const Level *level, Fields f, Step *now, real wanted[LA
         }
         FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l) {
             long k = i * LANES + l;
-            f.p[k] = MUL_ADD(factor[l], f.p[k], f.r[k] * f.inverse[k]);
+            f.p[k] = (small)factor[l] * f.p[k] + f.r[k] * f.inverse[k];
         }
         TEAM_BARRIER;
     }
@@ -217,10 +225,10 @@ INLINE void correct_phase(const Level *level, Fields f, const Step *now)
         long i = (y * level->half + h) * LANES;
         Around at = around(level->n, h, y, BLACK);
         FOR_EACH_LANE(l) {
-            real sum = now->neighbour * sum_around(f.x, at, l) - f.residual[black + i + l];
-            real change = now->active[l] && !now->failed[l] ? f.diagonal[black + i + l] * sum : 0;
+            real sum = now->neighbour * (real)small_around(f.x, at, l) - f.residual[black + i + l];
+            real change = now->active[l] && !now->failed[l] ? (real)f.inverse[black + i + l] * sum : 0;
             f.phase[black + i + l] += change;
-            f.phase[i + l] += now->active[l] && !now->failed[l] ? f.x[i + l] : 0;
+            f.phase[i + l] += now->active[l] && !now->failed[l] ? (real)f.x[i + l] : 0;
         }
     }
     TEAM_BARRIER;
@@ -237,7 +245,7 @@ INLINE void advance_phase(const Level *level, Fields f, Step *now, real toleranc
             now->failed[l] |= now->active[l] && newton == MOST_NEWTON;
             now->newton[l] += now->active[l];
             /* Quadratic convergence needs the square of the residual, and nobody more than the goal. */
-            wanted[l] = hp_max(hp_min(now->size[l], R(0.03)), R(0.3) * goal / now->size[l]);
+            wanted[l] = hp_max(hp_min(now->size[l], R(0.03)), hp_max(R(0.3) * goal / now->size[l], R(1e-5)));
         }
         if (newton == MOST_NEWTON || !LANES_ANY(now->active)) break;
         solve_linear(level, f, now, wanted);
