@@ -19,6 +19,7 @@ def main() -> str:
         "macro_step": macro_rows,
         "unit_cell": unit_cell_rows,
         "grain": grain_rows,
+        "tt06": tt06_rows,
         "engine": engine_rows,
         "ensemble": ensemble_rows,
         "scaling": scaling_rows,
@@ -98,6 +99,26 @@ def grain_rows(result: dict) -> list[tuple[str, str, str]]:
         for row in result["rows"]
         if row["cells"] == "later"
     ]
+
+
+def tt06_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = []
+    for dtype in ("float64", "float32"):
+        found = [row for row in result["kernel"] if row["dtype"] == dtype]
+        told = ", ".join(
+            f"{row['mcellsteps_per_s']:.1f} M cell-steps/s ({row['nsubstep']} a call)" for row in found
+        )
+        share = 100 * max(row["share_of_fma_peak"] for row in found)
+        beside = f"{share:.0f} % of the peak; NumPy {found[0]['numpy_mcellsteps_per_s']:.1f}"
+        rows.append((f"heart cell (ten Tusscher 2006), {dtype}, one core", told, beside))
+    told = ", ".join(
+        f"{row['mcells_per_s']:.1f} Mcells/s ({row['nranks']} rank{'s' * (row['nranks'] > 1)})"
+        for row in result["slab"]
+    )
+    one = result["slab"][0]
+    nanoseconds = 1e9 * one["seconds"]["micro"] / (one["cells"] * one["steps"])
+    beside = f"the cells alone {1e3 / nanoseconds:.1f} Mcells/s on one core"
+    return [*rows, ("slab of heart 0.2 mm, whole step, float64", told, beside)]
 
 
 def engine_rows(result: dict) -> list[tuple[str, str, str]]:

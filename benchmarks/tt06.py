@@ -85,8 +85,9 @@ class Cells:
 
     def advance(self, nsubstep: int) -> None:
         """One call."""
-        blocks = -(-self.ncells // BLOCK)
-        self.kernel(self.ncells, blocks, BLOCK, nsubstep, DT, *self.given, *self.after, self.status)
+        block = BLOCK["cpu"]
+        blocks = -(-self.ncells // block)
+        self.kernel(self.ncells, blocks, block, nsubstep, DT, *self.given, *self.after, self.status)
 
 
 def repeated(beat, ncells: int):

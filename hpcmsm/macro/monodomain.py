@@ -13,10 +13,11 @@ from hpcmsm.config import Case, MacroSection, Real, Seconds, Section, quantity, 
 from hpcmsm.errors import ConfigError
 from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field
-from hpcmsm.grid import AXES, Grid
+from hpcmsm.grid import AXES, FIRST_CENTRE, Grid
 from hpcmsm.kernels import Kernel
 from hpcmsm.macro.base import SplitModel
 from hpcmsm.macro.probes import Probe, Probes
+from hpcmsm.parallel import together
 
 VOLTAGE = Field(
     "voltage", unit="mV", about="inside of the membrane against its outside", lower=-200.0, upper=200.0
@@ -142,18 +143,19 @@ class Monodomain(SplitModel):
         }
 
     def initial(self) -> np.ndarray:
-        """Voltage at t = 0 in mV, shape (1, ncells).
+        """Collective. Voltage at t = 0 in mV, shape (1, ncells).
 
         Raises:
-            ConfigError: it is out of range.
+            ConfigError: it is out of range somewhere; raised on every rank.
         """
-        voltage = self.start(**self.grid.coordinates())
-        wrong = voltage[~((voltage >= VOLTAGE.lower) & (voltage <= VOLTAGE.upper))]
-        if wrong.size:
-            raise ConfigError(
-                f"macro.initial must lie between {VOLTAGE.lower:g} and {VOLTAGE.upper:g} mV, got "
-                f"{wrong[0]:g}; give the voltage at rest"
-            )
+        with together(self.grid.comm):
+            voltage = self.start(**self.grid.coordinates())
+            wrong = voltage[~((voltage >= VOLTAGE.lower) & (voltage <= VOLTAGE.upper))]
+            if wrong.size:
+                raise ConfigError(
+                    f"macro.initial must lie between {VOLTAGE.lower:g} and {VOLTAGE.upper:g} mV, got "
+                    f"{wrong[0]:g}; give the voltage at rest"
+                )
         return voltage[None]
 
     def offer(self, unknown: np.ndarray) -> dict[str, np.ndarray]:
@@ -268,15 +270,18 @@ def _stimulus(section: StimulusSection, number: int, per_area: float, grid: Grid
     for name in ("low", "high"):
         _check_length(f"stimulus.{number}.{name}", getattr(section, name), grid)
     for axis, values in enumerate(grid.coordinates().values()):
-        slack = ROUNDING * grid.spacing[axis]
-        inside &= (values >= section.low[axis] - slack) & (values <= section.high[axis] + slack)
-    cells = np.flatnonzero(inside)
-    if grid.comm.allreduce(cells.size) == 0:
-        raise ConfigError(
-            f"macro.stimulus.{number} must reach at least one cell, got a box from {section.low} to "
-            f"{section.high} m; enlarge it"
-        )
-    return Stimulus(cells, section.start, section.start + section.duration, section.current / per_area)
+        # Asked of all cells along the axis: other ranks cannot be asked while one may fail alone.
+        h, n = grid.spacing[axis], grid.cells[axis]
+        low, high = section.low[axis] - ROUNDING * h, section.high[axis] + ROUNDING * h
+        whole = (np.arange(n) + FIRST_CENTRE[grid.centring]) * h
+        if not np.any((whole >= low) & (whole <= high)):
+            raise ConfigError(
+                f"macro.stimulus.{number} must reach at least one cell, got a box from {section.low} to "
+                f"{section.high} m; enlarge it"
+            )
+        inside &= (values >= low) & (values <= high)
+    end = section.start + section.duration
+    return Stimulus(np.flatnonzero(inside), section.start, end, section.current / per_area)
 
 
 def _probes(options: Options, grid: Grid) -> list[Probe]:

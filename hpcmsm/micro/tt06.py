@@ -27,8 +27,8 @@ def concentration(name: str, start: float, about: str) -> Field:
     return Field(name, unit="mmol/l", about=about, lower=0.0, start=start)
 
 
-# Cells of a block, whose 19 numbers each fit into the nearest cache.
-BLOCK = 64
+# Cells of a block: on the CPU their 19 numbers each fit into the nearest cache, on the GPU each has a thread.
+BLOCK = {"cpu": 64, "gpu": 128}
 
 MS_PER_S = 1e3
 
@@ -74,6 +74,7 @@ class TT06(MicroModel):
     def __init__(self, substeps: int = 1, backend: str = "cpu"):
         self.substeps = substeps
         self._kernel = Kernel.load("tt06", "tt06_advance", backend=backend)
+        self._block = BLOCK[backend]
 
     def evaluate(self, batch: Batch) -> Answer:
         """Advance by batch.dt in s; status 1 where a value is not finite or the voltage impossible."""
@@ -85,8 +86,8 @@ class TT06(MicroModel):
         status = kernel.on_device(np.empty(n, np.int32))
         kernel(
             ncells=n,
-            nblock=-(-n // BLOCK),
-            size=BLOCK,
+            nblock=-(-n // self._block),
+            size=self._block,
             nsubstep=self.substeps,
             dt=batch.dt * MS_PER_S / self.substeps,
             stimulus=kernel.on_device(batch.inputs[1]),

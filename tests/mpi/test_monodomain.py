@@ -264,3 +264,13 @@ def test_a_probe_without_a_value_says_so(comm, agree):
         Probes([Probe("out", (0.0, 8e-3))], grid)
     with pytest.raises(ConfigError, match=r"macro\.probes\.flat must have one coordinate per axis"):
         Probes([Probe("flat", (0.0,))], grid)
+
+
+def test_a_voltage_that_is_wrong_on_one_rank_is_refused_by_all(comm, agree):
+    model = a_model((12, 4), initial="where(x > 19e-3, 500, -85)")
+    refused = ""
+    try:
+        model.initial()
+    except ConfigError as error:
+        refused = str(error)
+    agree(comm, "macro.initial must lie between -200 and 200 mV, got 500" in refused, refused)
