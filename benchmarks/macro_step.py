@@ -350,8 +350,7 @@ def _parts(row: dict, ndim: int) -> dict:
     """How near to the triad's bandwidth they are: bytes that must move, counted as in the triad."""
     # The conductivity of every axis (one for all in plain_c_mean), the temperature, and the result.
     nbytes = {"stencil": 8 * (ndim + 2), "plain_c": 8 * (ndim + 2), "plain_c_mean": 24}
-    # Besides: the copy with ghosts, and the heat capacity.
-    nbytes["step"] = nbytes["stencil"] + 16 + 8
+    nbytes["step"] = nbytes["stencil"] + 8  # the heat capacity
     limit = row["triad_gb_per_s"]["best"] * 1e3
     return {work: row["mcells_per_s"][work]["best"] * n / limit for work, n in nbytes.items()}
 

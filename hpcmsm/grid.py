@@ -154,3 +154,47 @@ def splits(nranks: int, naxes: int) -> list[tuple[int, ...]]:
         return [(nranks,)]
     factors = [factor for factor in range(1, nranks + 1) if nranks % factor == 0]
     return [(factor, *rest) for factor in factors for rest in splits(nranks // factor, naxes - 1)]
+
+
+class Rim:
+    """The values just beyond the sides of this rank's block, without a copy of the block itself.
+
+    Args:
+        grid: where the cells live.
+    Attributes:
+        planes: by axis name what lies beyond its low and high side, shape (2, *the block's shape
+            without that axis), 0 beyond physical sides; valid until the next `exchange`.
+    """
+
+    def __init__(self, grid: Grid):
+        from petsc4py import PETSc
+
+        ghosted = tuple(n + 2 for n in grid.rank_shape)
+        local = np.arange(int(np.prod(ghosted)), dtype=PETSc.IntType)
+        number = np.asarray(grid.dm.getLGMap().apply(local)).reshape(ghosted)
+        inner = tuple(slice(1, -1) for _ in ghosted)
+        beyond, shapes = [], {}
+        for axis in range(grid.ndim):
+            along = grid.ndim - 1 - axis
+            pair = [
+                number[tuple(end if d == along else inner[d] for d in range(grid.ndim))] for end in (0, -1)
+            ]
+            beyond.append(np.stack(pair))
+            shapes[AXES[axis]] = beyond[-1].shape
+        numbers = np.concatenate([plane.ravel() for plane in beyond])
+        self._place = np.flatnonzero(numbers >= 0).astype(PETSc.IntType)  # no cell is beyond physical sides
+        self._values = PETSc.Vec().createSeq(numbers.size, comm=PETSc.COMM_SELF)
+        from_, to = (
+            PETSc.IS().createGeneral(index, comm=PETSc.COMM_SELF)
+            for index in (numbers[self._place].astype(PETSc.IntType), self._place)
+        )
+        self._scatter = PETSc.Scatter().create(grid.new_vector(), from_, self._values, to)
+        flat, first = self._values.getArray(readonly=True), 0
+        self.planes = {}
+        for name, shape in shapes.items():
+            self.planes[name] = flat[first : first + int(np.prod(shape))].reshape(shape)
+            first += int(np.prod(shape))
+
+    def exchange(self, vector) -> None:
+        """Collective. Fetch the values of a global PETSc vector that lie beyond the sides."""
+        self._scatter.scatter(vector, self._values)

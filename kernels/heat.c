@@ -20,6 +20,8 @@
 // What is given at the faces of a side: coefficient [W/(m2 K)], value [K], flux [W/m2], and the share [1] of
 // the cross part that enters: coefficient * h/(2k).
 
+#include "heat_sides.h"
+
 // Conductances of the faces across one axis: at a cell stands that of the face between it and the next
 // one ahead, and 0 at physical sides. The block is seen as nouter * (n + 2) * ninner cells, n + 2 of them
 // along the axis.
@@ -118,13 +120,8 @@ INLINE real cross_3d(const real *kyz, long n, const real *t, Axis x, Axis y, Axi
     return sum;
 }
 
-// Heat that enters a cell through a physical side of nface faces, per volume, and what cross terms add to
-// it. `along` is the sum of cross conductivity times slope along the side.
-INLINE real side_source(const real *side, long nface, long face, real t, real per_h)
-{
-    return (side[face] * (side[nface + face] - t) + side[2 * nface + face]) * per_h;
-}
-
+// What cross terms add to the heat that enters through a physical side; `along` is the sum of cross
+// conductivity times slope along the side.
 INLINE real side_shift(const real *side, long nface, long face, int high, real along, real per_h)
 {
     return side[3 * nface + face] * (high ? along : -along) * per_h;

@@ -75,11 +75,12 @@ class MethodOfLines(MacroModel):
         Written into `out` where given, which must not be the array of u.
         """
 
-    def forward_euler(self, time: float, dt: float, vector) -> None:
-        """Collective. u += dt L(t, u) / C(u) in place, for the global PETSc vector u."""
-        rate = self.spatial(time, vector) / self.capacity
-        with vector as owned:
-            owned += dt * rate
+    def forward_euler(self, time: float, dt: float, vector, out) -> None:
+        """Collective. out = u + dt L(t, u) / C(u), for global PETSc vectors u and out."""
+        with out as values:
+            self.spatial(time, vector, values)
+            values *= dt / self.capacity
+            values += vector.getArray(readonly=True)
 
     @abstractmethod
     def linear_coefficients(self, time: float, vector) -> np.ndarray:

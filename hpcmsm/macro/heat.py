@@ -10,7 +10,7 @@ import numpy as np
 from hpcmsm.config import EXPLICIT, IMPLICIT, MacroSection
 from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field
-from hpcmsm.grid import AXES, Grid
+from hpcmsm.grid import AXES, Grid, Rim
 from hpcmsm.kernels import Kernel
 from hpcmsm.macro.base import MethodOfLines
 from hpcmsm.macro.boundary import DIFFERENCE, SIDES, boundary_faces, flux_slope
@@ -61,6 +61,8 @@ class Heat(MethodOfLines):
         self.coordinates = grid.coordinates()
         self._local = grid.new_local()
         self._divergence = Kernel.load("heat", f"heat_divergence_{grid.ndim}d")
+        if grid.ndim > 1:
+            self._diagonal, self._rim = Kernel.load("heat_diagonal", f"heat_diagonal_{grid.ndim}d"), Rim(grid)
         self._conductances = Kernel.load("heat", "heat_faces")
         ghosted_shape = tuple(n + 2 for n in grid.rank_shape)
         # Filled rather than np.zeros: only so does numpy ask for huge pages, which the stencil feels.
@@ -170,36 +172,32 @@ class Heat(MethodOfLines):
             out += self._source(time, owned)
         return out
 
-    def forward_euler(self, time: float, dt: float, vector) -> None:
-        """Collective. T += dt (div(K grad T) + Q) / (rho c) in place, for the global PETSc vector T."""
+    def forward_euler(self, time: float, dt: float, vector, out) -> None:
+        """Collective. out = T + dt (div(K grad T) + Q) / (rho c), for global PETSc vectors T and out."""
         if self._has_source:
-            super().forward_euler(time, dt, vector)
+            super().forward_euler(time, dt, vector, out)
             return
         sides = self._side_values(time, vector.getArray(readonly=True))
         capacity = np.ascontiguousarray(np.broadcast_to(self.capacity, self.grid.ncells))
-        with vector as owned:
-            # The kernel reads a copy with ghosts, so that it may write where T stands.
-            self._apply(vector, sides, owned, dt, capacity.reshape(self.grid.rank_shape))
+        with out as values:
+            self._apply(vector, sides, values, dt, capacity.reshape(self.grid.rank_shape))
 
     def _apply(self, vector, sides, out=None, dt=0.0, capacity=None) -> np.ndarray:
         """Collective. div(K grad T) with the given sides, shape (ncells,); see heat.c for a capacity."""
         out = np.empty(self.grid.ncells) if out is None else out
-        shape = self.grid.rank_shape
-        cross = {}
-        if self.grid.ndim > 1:
+        given = {**self._arguments, **sides, "faces": self._faces, "dt": dt, "capacity": capacity}
+        given["divergence"] = out.reshape(self.grid.rank_shape)
+        if self.grid.ndim == 1:
+            self._divergence(**given, temperature=self.grid.ghosted(vector, self._local))
+        elif self._has_cross[0]:
             # In 2D there is one cross term, and no axis for its components.
-            terms = self._cross_terms[0] if self.grid.ndim == 2 else self._cross_terms
-            cross["cross"] = terms if self._has_cross[0] else None
-        self._divergence(
-            **self._arguments,
-            **sides,
-            **cross,
-            faces=self._faces,
-            temperature=self.grid.ghosted(vector, self._local),
-            dt=dt,
-            capacity=capacity,
-            divergence=out.reshape(shape),
-        )
+            cross = self._cross_terms[0] if self.grid.ndim == 2 else self._cross_terms
+            self._divergence(**given, cross=cross, temperature=self.grid.ghosted(vector, self._local))
+        else:
+            self._rim.exchange(vector)
+            temperature = vector.getArray(readonly=True).reshape(self.grid.rank_shape)
+            ghosts = {f"ghost_{axis}": plane for axis, plane in self._rim.planes.items()}
+            self._diagonal(**given, **ghosts, temperature=temperature)
         return out
 
     def _source(self, time: float, temperature: np.ndarray) -> np.ndarray:

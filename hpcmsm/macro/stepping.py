@@ -181,10 +181,15 @@ class BackwardDifferences(PetscStepper):
 class ForwardEuler(PetscStepper):
     """Forward Euler, the model's own way: one pass over the arrays, where PETSc's would take four."""
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._other = self.grid.new_vector()
+
     def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
         if self.macro.coupling == "stage":  # its only stage is the start of the step
             self._ask(now, dt, vector)
-        self.model.forward_euler(now, dt, vector)
+        self.model.forward_euler(now, dt, vector, self._other)
+        self.vector, self._other = self._other, self.vector
         return StepResult(now + dt, dt)
 
 
