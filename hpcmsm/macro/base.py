@@ -68,6 +68,24 @@ class MethodOfLines(MacroModel):
 
     capacity: np.ndarray
 
+    def gain(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Integral of C du from `before` to `after`, all of shape (ncells,): what a cell has stored.
+
+        A model whose C depends on u overrides it, so that implicit steps conserve what is stored.
+        """
+        return self.capacity * (after - before)
+
+    def settled(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """The unknown that has stored what a step with the frozen `capacity` let in, shape (ncells,).
+
+        It solves gain(before, result) = capacity (after - before) in each cell.
+        """
+        return after
+
+    def capacity_at(self, unknown: np.ndarray) -> np.ndarray:
+        """C of the owned cells for an unknown (ncells,), with the closure's outputs of the last `use`."""
+        return self.capacity
+
     @abstractmethod
     def spatial(self, time: float, vector, out: np.ndarray | None = None) -> np.ndarray:
         """Collective. L(t, u) in the owned cells for the global PETSc vector u, shape (ncells,).

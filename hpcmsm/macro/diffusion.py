@@ -73,5 +73,6 @@ def from_case(case: Case, grid: Grid, micro, cell_fields) -> Diffusion:
         answered = {field.name: outputs[field.name][0] for field in uses}
         return formula(**{**constant, **answered, CONCENTRATION.name: concentration})
 
+    capacity.varies = CONCENTRATION.name in formula.used
     sizes = [field.size for field in micro.outputs if field.name == Diffusion.coefficient[0]]
     return Diffusion(grid, case.macro, capacity, uses, sizes[0] if sizes else None)

@@ -25,6 +25,9 @@ COMPONENTS = {
     (2, 6): [0, 1, 5],
     (3, 6): [0, 1, 2, 3, 4, 5],
 }
+# Points and weights of Gauss's rule on (0, 1).
+GAUSS = tuple(zip((0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18), strict=True))
+NEWTON_STEPS = 3
 
 
 class Heat(MethodOfLines):
@@ -35,7 +38,8 @@ class Heat(MethodOfLines):
     Args:
         grid: where the cells live.
         section: the table [macro] of the case.
-        heat_capacity: function temperature (ncells,) K -> rho c (ncells,) J/(m3 K).
+        heat_capacity: function temperature (ncells,) K -> rho c (ncells,) J/(m3 K). Where it has an
+            attribute `varies` that is false, it is taken to be the same at all temperatures.
         size: components of the closure's conductivity: 1, 3 or 6, by default those of the grid's own
             dimension. A tensor of more dimensions than the grid acts by its leading axes.
     """
@@ -47,6 +51,7 @@ class Heat(MethodOfLines):
 
     def __init__(self, grid: Grid, section: MacroSection, heat_capacity: Callable, size: int | None = None):
         self.grid, self.heat_capacity = grid, heat_capacity
+        self._capacity_varies = getattr(heat_capacity, "varies", True)
         own = {1: 1, 2: 3, 3: 6}[grid.ndim]
         size = size if (grid.ndim, size) in COMPONENTS else own
         self._components = COMPONENTS[grid.ndim, size]
@@ -120,11 +125,37 @@ class Heat(MethodOfLines):
         self._evaluated = {side for side in self._evaluated if self.faces[side].kind == "flux"}
         self._renew_faces()
         self._renew_cross_terms()
+        self._outputs = outputs
         self.capacity = self.renewed_capacity(unknown[0], outputs)
 
     def renewed_capacity(self, temperature: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
         """<rho c> of the owned cells, shape (ncells,)."""
         return self.heat_capacity(temperature)
+
+    def capacity_at(self, unknown: np.ndarray) -> np.ndarray:
+        """<rho c> at a temperature (ncells,), with the closure's outputs of the last `use`."""
+        return self.renewed_capacity(unknown, self._outputs) if self._capacity_varies else self.capacity
+
+    def gain(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Heat stored between two temperatures in J/m3, shape (ncells,): exact for rho c of degree 5."""
+        if not self._capacity_varies:
+            return super().gain(before, after)
+        change = after - before
+        mean = sum(weight * self.capacity_at(before + at * change) for at, weight in GAUSS)
+        return mean * change
+
+    def settled(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """The temperature at which the cells hold the heat that a step with frozen rho c let in.
+
+        Source: Q. T. Pham 1985, Int. J. Heat Mass Transfer 28, 2079 (there for phase changes).
+        """
+        if not self._capacity_varies:
+            return after
+        heat, result = self.capacity * (after - before), after.copy()
+        # As many steps of Newton's method in every cell, so that no cell feels its neighbours.
+        for _ in range(NEWTON_STEPS):
+            result -= (self.gain(before, result) - heat) / self.capacity_at(result)
+        return result
 
     def _with_ghosts(self, values: np.ndarray) -> np.ndarray:
         """Collective. Values of the owned cells with ghosts, until the next call that exchanges some."""

@@ -38,7 +38,12 @@ def heat_capacity(case: Case, grid: Grid, micro, cell_fields) -> Callable:
     if case.macro.heat_capacity is not None:
         constant.update(grid.coordinates())
         formula = Expression(case.macro.heat_capacity, (*constant, "temperature"), "macro.heat_capacity")
-        return lambda temperature: formula(**constant, temperature=temperature)
+
+        def given(temperature):
+            return formula(**constant, temperature=temperature)
+
+        given.varies = "temperature" in formula.used
+        return given
     if not micro.phases:
         raise ConfigError(
             "macro.heat_capacity must be given when the micro model has no phases, got nothing; "
@@ -53,6 +58,7 @@ def heat_capacity(case: Case, grid: Grid, micro, cell_fields) -> Callable:
             part * formula(temperature=temperature) for part, formula in zip(fractions, formulas, strict=True)
         )
 
+    mean_over_phases.varies = any("temperature" in formula.used for formula in formulas)
     return mean_over_phases
 
 

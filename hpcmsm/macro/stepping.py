@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -109,38 +110,54 @@ class PetscStepper(Stepper):
 
 @dataclass
 class DifferenceStage:
-    """C (new u + history) / dt = L(t, u): the equation of a backward difference step.
+    """(new * gain(old, u) - older * gain(previous, old)) / dt = L(t, u): a backward difference step.
+
+    It balances what the cells store, not their unknown, so that it conserves it whatever C(u) is.
 
     Args:
-        ask: lets the closure answer for a vector, or None where its outputs stay frozen.
-        new: weight of the unknown.
-        history: weighted older values, shape (ncells,).
+        ask: lets the closure answer for a vector, or None where its outputs and C stay frozen.
+        new, older: weights of the gains of this step and of the one before.
+        old, previous: unknown at the start of this step and of the one before, shape (ncells,).
         end: time at the end of the step in s.
     """
 
     model: MethodOfLines
     ask: Callable | None
     new: float
-    history: np.ndarray
+    older: float
+    old: np.ndarray
+    previous: np.ndarray | None
     dt: float
     end: float
 
     def residual(self, vector) -> np.ndarray:
         """Collective. Left side less right side, shape (ncells,)."""
-        if self.ask is not None:
+        unknown = vector.getArray(readonly=True)
+        if self.ask is None:
+            gain = self.model.capacity * (unknown - self.old)
+        else:
             self.ask(self.end, self.dt, vector)
-        rate = (self.new * vector.getArray(readonly=True) + self.history) / self.dt
-        return self.model.capacity * rate - self.model.spatial(self.end, vector)
+            gain = self.model.gain(self.old, unknown)
+        return (self.new * gain - self._older_gain) / self.dt - self.model.spatial(self.end, vector)
+
+    @cached_property
+    def _older_gain(self) -> np.ndarray | float:
+        """Of the step before; not before the closure has answered, on which the capacity may depend."""
+        return self.older * self.model.gain(self.previous, self.old) if self.older else 0.0
 
     def coefficients(self, vector) -> np.ndarray:
         """Rows of the 5 (7) point part of the derivative, shape (1 + 2 ndim, ncells)."""
         coefficients = -self.model.linear_coefficients(self.end, vector)
-        coefficients[0] += self.new / self.dt * self.model.capacity
+        frozen = self.ask is None
+        self.capacity = (
+            self.model.capacity if frozen else self.model.capacity_at(vector.getArray(readonly=True))
+        )
+        coefficients[0] += self.new / self.dt * self.capacity
         return coefficients
 
     def product(self, vector) -> np.ndarray:
         """Collective. The derivative times a vector, shape (ncells,)."""
-        inertia = self.new / self.dt * self.model.capacity * vector.getArray(readonly=True)
+        inertia = self.new / self.dt * self.capacity * vector.getArray(readonly=True)
         return inertia - self.model.linear_product(vector)
 
 
@@ -157,21 +174,24 @@ class BackwardDifferences(PetscStepper):
         if self.second_order:
             self.previous = np.zeros((1, self.grid.ncells))
 
-    def _weights(self, dt: float) -> tuple[float, float, float]:
-        """Weights of u(n+1), u(n), u(n-1) in dt du/dt."""
+    def _weights(self, dt: float) -> tuple[float, float]:
+        """Weights of u(n+1) - u(n) and u(n) - u(n-1) in dt du/dt."""
         if not self.second_order or self.previous_dt == 0.0:
-            return 1.0, -1.0, 0.0
+            return 1.0, 0.0
         ratio = dt / self.previous_dt
-        return (1 + 2 * ratio) / (1 + ratio), -(1 + ratio), ratio**2 / (1 + ratio)
+        return (1 + 2 * ratio) / (1 + ratio), ratio**2 / (1 + ratio)
 
     def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
-        new, old, older = self._weights(dt)
+        new, older = self._weights(dt)
         start = vector.getArray().copy()
-        history = old * start + (older * self.previous[0] if older else 0.0)
         picard = self.macro.coupling == "picard"
-        stage = DifferenceStage(self.model, self._ask if picard else None, new, history, dt, now + dt)
+        previous = self.previous[0] if older else None
+        ask = self._ask if picard else None
+        stage = DifferenceStage(self.model, ask, new, older, start, previous, dt, now + dt)
         symmetric = self.model.is_symmetric() if not picard else False
         nonlinear, linear = self.solver.solve(vector, stage, symmetric, step)
+        if not picard:
+            vector.setArray(self.model.settled(start, vector.getArray(readonly=True)))
         if self.second_order:
             self.previous = start[None]
         self.previous_dt = dt

@@ -211,3 +211,27 @@ def test_a_periodic_axis_of_few_cells_converges_as_one_of_many(comm, agree, nx):
         )
         iterations.append(run.linear)
     agree(comm, iterations[0] <= iterations[1] + 4, f"{iterations}")
+
+
+@pytest.mark.parametrize("scheme", ["backward_euler", "bdf2"])
+@pytest.mark.parametrize("coupling", ["lagged", "picard"])
+def test_implicit_steps_conserve_heat_whatever_the_heat_capacity(comm, agree, scheme, coupling):
+    """c(T) rises threefold over the range: the enthalpy T + 2 T^2 must stay, though steps are coarse."""
+    run = MacroRun(
+        comm,
+        (9, 7),
+        (1.0, 0.8),
+        {"scheme": scheme, "end": 0.2, "step": 0.05},
+        {"initial": "0.6 + 0.4 * cos(3 * x) * cos(2 * y)", "coupling": coupling},
+        isotropic(lambda temperature: 1.0 + temperature),
+        capacity=lambda temperature: 1.0 + 4.0 * temperature,
+    )
+
+    def heat(temperature):
+        return comm.allreduce(float((temperature + 2.0 * temperature**2).sum()))
+
+    before, start = heat(run.heat.initial()), run.heat.initial()
+    found = run.run()
+    agree(comm, abs(heat(found) - before) < 1e-8 * before, f"{heat(found) - before:.1e} of {before:.1f}")
+    moved = comm.allreduce(float(np.abs(found - start).sum()))
+    agree(comm, moved > 0.05 * run.grid.total_cells, f"{moved}")
