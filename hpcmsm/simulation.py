@@ -56,7 +56,8 @@ class Simulation:
         with together(comm):
             self.shown = snapshot_fields(self.parts, case.snapshots.fields)
         self.output = Output(output, comm)
-        self.provenance = {**provenance(comm), "case_folder": str(folder.resolve())}
+        told = {name: str(value) for name, value in self.micro.facts().items()}
+        self.provenance = {**provenance(comm), "case_folder": str(folder.resolve()), "micro": told}
         self.quiet = quiet
         self.resumed_at = 0
 
@@ -127,6 +128,9 @@ class Simulation:
         simulation.resumed_at = simulation.step
         simulation.output.rewrite_case(case.to_toml())
         simulation.provenance["resumed_from"] = path.name
+        sources = [told.get("sha256") for told in (facts.get("micro", {}), simulation.provenance["micro"])]
+        if None not in sources and sources[0] != sources[1]:
+            notes.append("the file of the micro model has changed since the checkpoint; continuing with it")
         for note in notes:
             simulation.output.say(note)
         return simulation

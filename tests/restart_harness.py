@@ -20,13 +20,18 @@ def finished_run(nranks: int, case: Path, folder: Path, *overrides: str) -> Path
     return folder
 
 
-def resumed_copy(nranks: int, folder: Path, copy: Path) -> Path:
-    """Resume a copy of a finished run from the checkpoint before its last; the copy's folder."""
+def resumed_copy(nranks: int, folder: Path, copy: Path, note: str = "") -> Path:
+    """Resume a copy of a finished run from the checkpoint before its last; the copy's folder.
+
+    Args:
+        note: what must be said on the way.
+    """
     shutil.copytree(folder, copy)
     last_checkpoint(copy).unlink()
     (copy / "summary.json").unlink()
     result = launch(nranks, ["hpcmsm", "resume", copy, "--quiet"])
     assert result.returncode == 0, result.stderr
+    assert note in result.stderr
     assert last_checkpoint(copy).name == last_checkpoint(folder).name
     return copy
 

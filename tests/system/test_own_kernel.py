@@ -1,6 +1,7 @@
 """The ready case with a micro model in C: the same bits on other ranks and after a restart, and bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 from tests.launch import launch
@@ -11,10 +12,16 @@ SMALL = ("grid.cells=[17, 9]", "time.scheme=rk2", "time.end=400", "checkpoint.ev
 
 
 def test_the_same_bits_on_other_ranks_and_after_a_restart(tmp_path):
-    whole = finished_run(1, CASE, tmp_path / "whole", *SMALL)
+    """And a word where the C file is no longer the one that the run began with."""
+    for name in ("own_kernel.toml", "own_kernel.c"):
+        shutil.copy(CASE.with_name(name), tmp_path)
+    whole = finished_run(1, tmp_path / CASE.name, tmp_path / "whole", *SMALL)
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["fields"]["conductivity_xx"]["max"] > 0.6  # cured: before, the largest is 0.57
-    assert_bitwise(whole, resumed_copy(3, whole, tmp_path / "cut"))
+    with open(tmp_path / "own_kernel.c", "a") as file:
+        file.write("/* another comment */\n")
+    cut = resumed_copy(3, whole, tmp_path / "cut", note="the file of the micro model has changed")
+    assert_bitwise(whole, cut)
 
 
 def test_a_kernel_that_does_not_fit_ends_in_one_line(tmp_path):

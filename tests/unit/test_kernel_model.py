@@ -1,5 +1,6 @@
 """A kernel file as a micro model: what it computes, and each way in which file and table may disagree."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from hpcmsm.batch import Batch
 from hpcmsm.config import load_case, parse_case
-from hpcmsm.errors import ConfigError, MicroError
+from hpcmsm.errors import ConfigError, MicroError, SetupError
 from hpcmsm.kernels import compile_for_gpu
 from hpcmsm.micro.registry import make_micro
 from hpcmsm.micro.trial import try_out
@@ -204,6 +205,12 @@ def test_a_disagreement_is_named_in_one_line(tmp_path, old, new, text):
     with pytest.raises(ConfigError, match=text) as caught:
         build(tmp_path, TABLE.replace(old, new), KERNEL.replace(old, new))
     assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_without_cupy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(SetupError, match="backend 'gpu' must have CuPy"):
+        build(tmp_path, TABLE.replace("[micro]", '[micro]\nbackend = "gpu"'))
 
 
 def test_a_python_module_may_be_called_kernel(tmp_path, monkeypatch):
