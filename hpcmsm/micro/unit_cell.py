@@ -14,6 +14,7 @@ from hpcmsm.fields import Field, rows_of
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.cell_problem import CellProblem, Solution, extruded, smallest_eigenvalue
 from hpcmsm.micro.microstructure import make_microstructure
+from hpcmsm.micro.unit_cell_arguments import by_axis, checked_dimension, checked_limits, checked_names
 
 # 50 K from the nearest known sample are too far for a surrogate at the default gate.novelty of 0.05.
 TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0, upper=5000.0, scale=1000.0)
@@ -25,9 +26,6 @@ CONDUCTIVITY = {
 # Relative distance by which an answer may lie outside Wiener's bounds: a laminate lies on them, and a
 # surrogate good enough for a usual gate must not be refused for being slightly on the wrong side.
 WIENER_SLACK = 1e-3
-
-# Below this the rounding of the sums is larger than what more iterations gain.
-SMALLEST_TOLERANCE = 1e-14
 
 BAD_INPUT = 2  # status
 DIFFERENCE = 1e-5  # relative change of the temperature by which slopes are found
@@ -55,7 +53,8 @@ class UnitCell(MicroModel):
     ends when the estimated relative error of K_xx, K_yy, ... is below the tolerance (measured: true error
     at most 0.9 tolerances for contrasts to 100, 1.6 for random voxels of contrast 1e4); the error of K_xy
     is then below tolerance * sqrt(K_xx K_yy). The grid's own error comes on top: for cylinders of contrast
-    10 at most 3e-3, 2e-3 and 9e-4 at 32, 64 and 128 points a side, and about five times that at contrast 50.
+    10 at most 3e-3, 2e-3 and 9e-4 at 32, 64 and 128 points a side, for spheres 8e-3, 5e-3 and 3e-3 at 16, 32
+    and 64, and about five times that at contrast 50.
 
     Args:
         microstructure: phase 0 is the matrix, phase 1 the inclusion.
@@ -98,14 +97,14 @@ class UnitCell(MicroModel):
     ):
         self.nphase = len(conductivities)
         self.microstructure = make_microstructure(microstructure, resolution, self.nphase)
-        self.ndim = _checked_dimension(ndim, self.microstructure.ndim)
-        self.tolerance, self.max_iterations = _checked_limits(tolerance, max_iterations)
+        self.ndim = checked_dimension(ndim, self.microstructure.ndim)
+        self.tolerance, self.max_iterations = checked_limits(tolerance, max_iterations)
         self.fraction = self._checked_fraction(fraction)
-        self.phases = _checked_names(phases, self.nphase)
+        self.phases = checked_names(phases, self.nphase)
         self.backend = backend
         given = [conductivity for conductivity in conductivities if isinstance(conductivity, Field)]
         self.inputs = (TEMPERATURE, *self._fraction_field(), *given)
-        self.conductivities = _by_axis(conductivities, self.ndim, rows_of(self.inputs))
+        self.conductivities = by_axis(conductivities, self.ndim, rows_of(self.inputs))
         self.outputs = (CONDUCTIVITY[self.ndim],)
         self._problem = CellProblem(self.microstructure, self.tolerance, self.max_iterations, backend)
 
@@ -250,58 +249,3 @@ class UnitCell(MicroModel):
                     row = conductivity if isinstance(conductivity, int) else None
                     values[axis, phase] = conductivity(inputs[0]) if row is None else inputs[row]
         return values
-
-
-def _by_axis(
-    conductivities: Sequence, ndim: int, rows: dict[str, slice]
-) -> tuple[tuple[Callable | int, ...], ...]:
-    """The functions of all phases for each axis; for one that stands for all if no phase has several.
-
-    For a phase that is an input: the row of the inputs that holds what it conducts along the axis.
-    """
-    conductivities = [
-        list(range(rows[given.name].start, rows[given.name].stop)) if isinstance(given, Field) else given
-        for given in conductivities
-    ]
-    several = [not callable(given) for given in conductivities]
-    for given, listed in zip(conductivities, several, strict=True):
-        if listed and len(given) != ndim:
-            raise ConfigError(
-                f"conductivities of a phase must be one function or {ndim}, one per axis, got {len(given)}; "
-                "give as many as the cell has dimensions"
-            )
-    naxis = ndim if any(several) else 1
-    return tuple(
-        tuple(given[axis] if listed else given for given, listed in zip(conductivities, several, strict=True))
-        for axis in range(naxis)
-    )
-
-
-def _checked_dimension(ndim: int | None, least: int) -> int:
-    if ndim is None:
-        return least
-    if ndim not in (2, 3) or ndim < least:
-        raise ConfigError(
-            f"ndim must be {least}{' or 3' if least == 2 else ''} for this microstructure, got {ndim}; "
-            "a cell in 3D has no tensor in 2D"
-        )
-    return int(ndim)
-
-
-def _checked_limits(tolerance: float, max_iterations: int) -> tuple[float, int]:
-    if not SMALLEST_TOLERANCE <= tolerance < 1.0:
-        raise ConfigError(
-            f"tolerance must be from {SMALLEST_TOLERANCE:g} to below 1, got {tolerance}; "
-            "it is the relative error of the conductivity"
-        )
-    if isinstance(max_iterations, bool) or max_iterations != int(max_iterations) or max_iterations < 1:
-        raise ConfigError(
-            f"max_iterations must be a number from 1 on, got {max_iterations}; correct the value"
-        )
-    return float(tolerance), int(max_iterations)
-
-
-def _checked_names(phases: Sequence[str], nphase: int) -> tuple[str, ...]:
-    if len(phases) not in (0, nphase):
-        raise ConfigError(f"phases must name {nphase} phases, got {len(phases)}; one per conductivity")
-    return tuple(phases)
