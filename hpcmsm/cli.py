@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hpcmsm
-from hpcmsm.errors import ConfigError, HpcmsmError, MicroError
+from hpcmsm.errors import ConfigError, HpcmsmError, MicroError, SetupError
 from hpcmsm.offline.commands import OFFLINE
 from hpcmsm.parallel import abort_on_exit, install_abort_hook, leave_together, limit_threads, together, world
 
@@ -152,16 +152,60 @@ def _print_summary(summary: dict, quiet: bool) -> None:
 
 
 def _add_show(commands) -> None:
-    parser = _command(commands, show, "show", "Tell what is in a checkpoint or snapshot file.")
+    parser = _command(
+        commands,
+        show,
+        "show",
+        "Tell what is in a checkpoint, snapshot or case file, and draw a case's cells.",
+    )
     parser.add_argument("file", type=Path)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="picture of a case's microstructures (default: CASE_microstructure.png)",
+    )
+    _add_set(parser)
 
 
 def show(options) -> int:
     """hpcmsm show FILE"""
+    if options.file.suffix == ".toml":
+        return _show_case(options)
     from hpcmsm.io.inspect import describe
 
     print(describe(options.file))
     return 0
+
+
+def _show_case(options) -> int:
+    from hpcmsm.config import load_case
+    from hpcmsm.evaluate import describe_micro, micro_of
+    from hpcmsm.io.vti import replace_file
+
+    case = load_case(options.file, options.set)
+    with naming(options.file.name):
+        micro = micro_of(case, options.file.parent)
+    print(describe_micro(micro))
+    shown = micro.microstructures()
+    if shown:
+        path = options.output or Path(f"{options.file.stem}_microstructure.png")
+        replace_file(path, pictures().microstructures(shown).png)
+        print(f"\n{path}")
+    return 0
+
+
+def pictures():
+    """The module that draws cells, or a SetupError."""
+    try:
+        from hpcmsm.report import microstructures
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise SetupError(
+            "pictures need matplotlib, got none in this environment; pip install matplotlib"
+        ) from None
+    return microstructures
 
 
 def _add_report(commands) -> None:
@@ -193,6 +237,9 @@ def _add_evaluate(commands) -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--json", action="store_true", help="print JSON")
     kind.add_argument("--csv", type=Path, help="write a CSV file")
+    parser.add_argument(
+        "--fields", type=Path, metavar="FILE", help="write the fields inside one cell, as .vti or .png"
+    )
     _add_set(parser)
 
 
@@ -217,7 +264,23 @@ def evaluate(options) -> int:
             f"{failed} of {len(rows)} answers have a status other than 0; "
             "raise micro.max_iterations or check the inputs"
         )
+    if options.fields:
+        _write_fields(options, case)
     return 0
+
+
+def _write_fields(options, case) -> None:
+    """Fields inside one cell, in the format that the name of the file asks for."""
+    from hpcmsm.evaluate import inside_case
+    from hpcmsm.io.vti import replace_file, write_vti
+
+    if options.fields.suffix not in (".vti", ".png"):
+        raise ConfigError(f"--fields must name a .vti or .png file, got '{options.fields}'; choose one")
+    found = inside_case(case, options.case.parent, options.input)
+    if options.fields.suffix == ".vti":
+        write_vti(options.fields, found)
+    else:
+        replace_file(options.fields, pictures().fields(found).png)
 
 
 def _write_csv(path: Path, rows: list[dict]) -> None:

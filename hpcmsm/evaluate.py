@@ -14,6 +14,7 @@ from hpcmsm.config import Case
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
 from hpcmsm.io.images import read_labels
+from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.registry import make_micro
 
 MOST_CELLS = 1_000_000
@@ -27,15 +28,9 @@ def evaluate_case(case: Case, folder: Path, given: list[str]) -> list[dict[str, 
     Raises:
         ConfigError: an input is unknown, missing, or out of its range.
     """
-    micro = make_micro(case.micro, case.materials, case.fields, folder, partial(read_labels, folder))
+    micro, inputs = _asked(case, folder, given)
     names = [name for field in micro.inputs for name in field.component_names]
-    values = _parse(given, names)
-    limits = {name: field for field in micro.inputs for name in field.component_names}
-    for name in names:
-        _check_range(limits[name], name, values[name])
-    table = np.array(list(itertools.product(*(values[name] for name in names))))
-    inputs = np.ascontiguousarray(table.T)
-    ids = np.arange(table.shape[0], dtype=np.int64)
+    ids = np.arange(inputs.shape[1], dtype=np.int64)
     answer = micro.evaluate(Batch(ids, inputs, micro.initial_state(inputs), 0.0, case.time.step, 1))
     outputs = [name for field in micro.outputs for name in field.component_names]
     rows = []
@@ -45,6 +40,65 @@ def evaluate_case(case: Case, folder: Path, given: list[str]) -> list[dict[str, 
         row.update(status=int(answer.status[cell]), residual=float(answer.residual[cell]))
         rows.append(row)
     return rows
+
+
+def inside_case(case: Case, folder: Path, given: list[str]) -> list[tuple[Field, np.ndarray]]:
+    """Fields inside one cell at the given inputs: pairs of a Field and its values (size, [nz,] ny, nx).
+
+    Raises:
+        ConfigError: inputs are wrong or not for one cell, or there is nothing to see in its model's cells.
+    """
+    micro, inputs = _asked(case, folder, given)
+    if inputs.shape[1] != 1:
+        raise ConfigError(
+            f"--input must name one cell for --fields, got {inputs.shape[1]} combinations; "
+            "give one value each"
+        )
+    found = micro.inside(inputs)
+    if not found:
+        raise ConfigError(
+            f"--fields must be left out for micro.model '{case.micro.model}', whose cells have no points"
+        )
+    return found
+
+
+def micro_of(case: Case, folder: Path) -> MicroModel:
+    """The micro model of a case, its composite phases asked directly."""
+    return make_micro(case.micro, case.materials, case.fields, folder, partial(read_labels, folder))
+
+
+def describe_micro(micro: MicroModel) -> str:
+    """What a micro model is asked, what it answers, what it remembers, and what it is made of."""
+    lines = []
+    for what in ("inputs", "outputs", "state"):
+        for number, field in enumerate(getattr(micro, what)):
+            size = f"[{field.size}]" if field.size > 1 else ""
+            bounds = f"{field.lower:g} to {field.upper:g} " if field.upper < np.inf else ""
+            name, unit = f"{field.name}{size}", "" if field.unit == "1" else field.unit
+            lines.append(f"{'' if number else what:<10}{name:<28}{bounds}{unit:<12}{field.about}".rstrip())
+    for number, (name, value) in enumerate(_flat(micro.facts())):
+        lines.append(f"{'' if number else 'facts':<10}{name:<28}{value}")
+    return "\n".join(lines)
+
+
+def _flat(tree: dict, prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _asked(case: Case, folder: Path, given: list[str]) -> tuple[MicroModel, np.ndarray]:
+    """The micro model of a case, and all combinations of the given inputs, shape (ninput, n)."""
+    micro = micro_of(case, folder)
+    names = [name for field in micro.inputs for name in field.component_names]
+    values = _parse(given, names)
+    limits = {name: field for field in micro.inputs for name in field.component_names}
+    for name in names:
+        _check_range(limits[name], name, values[name])
+    table = np.array(list(itertools.product(*(values[name] for name in names))))
+    return micro, np.ascontiguousarray(table.T)
 
 
 def _parse(given: list[str], names: list[str]) -> dict[str, np.ndarray]:

@@ -93,6 +93,22 @@ class MicroModel(ABC):
         """Volume fractions of the phases, shape (nphase, n), or None if it has no phases."""
         return None
 
+    def inside(self, inputs: np.ndarray) -> list[tuple[Field, np.ndarray]]:
+        """Fields inside one cell at its inputs, shape (ninput, 1), for pictures; empty if it has none.
+
+        Returns:
+            pairs of a Field and its values, shape (size, [nz,] ny, nx).
+        """
+        return []
+
+    def microstructures(self) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+        """Where the phases of its cells lie, for pictures; empty if that is not known.
+
+        Returns:
+            for each picture its title, the phase of each point [z,] y, x, and the names of the phases.
+        """
+        return []
+
     def facts(self) -> dict[str, object]:
         """What a reader of a result needs to know about this model, for logs and files."""
         return {"model": type(self).__name__}

@@ -49,6 +49,18 @@ class Microstructure:
         """2 or 3."""
         return self.labels.ndim if self.labels is not None else 3 if self.name in NAMED_IN_3D else 2
 
+    def pixels(self, fraction: float | None) -> np.ndarray:
+        """Phase of each point, that at its centre, for a fraction of phase 1; shape (resolution,) * ndim."""
+        if self.labels is not None:
+            return self.labels
+        apart = np.abs((np.arange(self.resolution) + 0.5) / self.resolution - 0.5)
+        if self.name == "laminate":
+            return np.tile((apart < 0.5 * fraction).astype(np.int32), (self.resolution, 1))
+        square, radius = apart[:, None] ** 2 + apart**2, (fraction / math.pi) ** 0.5
+        if self.name == "spheres":
+            square, radius = square + apart[:, None, None] ** 2, (0.75 * fraction / math.pi) ** (1.0 / 3.0)
+        return (square < radius**2).astype(np.int32)
+
     def fractions(self, nphase: int) -> np.ndarray:
         """Area or volume fractions of the phases of an image, shape (nphase,)."""
         return np.bincount(self.labels.ravel(), minlength=nphase) / self.labels.size

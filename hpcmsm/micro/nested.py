@@ -205,6 +205,26 @@ class NestedCell(MicroModel):
             drawn |= {f"{name}_{field}": values for field, values in model.draw_fields(ids).items()}
         return drawn
 
+    def inside(self, inputs: np.ndarray) -> list[tuple[Field, np.ndarray]]:
+        """Fields inside the cell itself, with what its phases conduct as the lower models say it."""
+        ids = np.zeros(1, dtype=np.int64)
+        batch = Batch(ids, inputs, self.initial_state(inputs))
+        values = {name: inputs[rows] for name, rows in rows_of(self.inputs).items()}
+        for name, part in self.below.items():
+            below = self._inputs_below(name, values)
+            answer = part.model.evaluate(replace(batch, inputs=below, state=part.model.initial_state(below)))
+            values[f"{name}_conductivity"] = self._along_axes(part, answer)
+        return self.cell.inside(_stacked([values[field.name] for field in self.cell.inputs]))
+
+    def microstructures(self) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+        """Those of the cell, and those of the lower models."""
+        shown = self.cell.microstructures()
+        for name, model in self.lower.items():
+            shown += [
+                (f"{name}: {title}", labels, phases) for title, labels, phases in model.microstructures()
+            ]
+        return shown
+
     def facts(self) -> dict[str, object]:
         """Those of all models."""
         below = {name: model.facts() for name, model in self.lower.items()}

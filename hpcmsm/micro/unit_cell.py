@@ -13,6 +13,7 @@ from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field, rows_of
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.cell_problem import CellProblem, Solution, extruded, smallest_eigenvalue
+from hpcmsm.micro.inside import inside_unit_cell
 from hpcmsm.micro.microstructure import make_microstructure
 from hpcmsm.micro.unit_cell_arguments import by_axis, checked_dimension, checked_limits, checked_names
 
@@ -43,6 +44,10 @@ class Tangent(NamedTuple):
     temperature: np.ndarray
     phases: np.ndarray
     status: np.ndarray
+
+
+# Of the largest possible: what a picture of a microstructure shows where cells have different fractions.
+SHOWN_FRACTIONS = (0.25, 0.5, 0.75)
 
 
 class UnitCell(MicroModel):
@@ -197,6 +202,23 @@ class UnitCell(MicroModel):
         if fraction is None:
             return np.tile(self.microstructure.fractions(self.nphase)[:, None], inputs.shape[1])
         return np.stack([1.0 - fraction, fraction])
+
+    def labels_of(self, inputs: np.ndarray) -> np.ndarray:
+        """Phase of each point of one cell at its inputs, shape (ninput, 1)."""
+        fraction = self._fraction_of(inputs)
+        return self.microstructure.pixels(None if fraction is None else float(fraction[0]))
+
+    def inside(self, inputs: np.ndarray) -> list[tuple[Field, np.ndarray]]:
+        """Phases, correctors, gradients and fluxes of one cell, see hpcmsm/micro/inside.py."""
+        return inside_unit_cell(self, inputs)
+
+    def microstructures(self) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+        """The one of all cells; where the fraction is an input, for some fractions."""
+        cell, names = self.microstructure, self.phases
+        if cell.largest_fraction is None or self.fraction is not None:
+            return [(cell.name, cell.pixels(self.fraction), names)]
+        fractions = [round(part * cell.largest_fraction, 2) for part in SHOWN_FRACTIONS]
+        return [(f"{cell.name}, fraction {value:g}", cell.pixels(value), names) for value in fractions]
 
     def facts(self) -> dict[str, object]:
         """Microstructure, resolution, tolerance, backend; fraction and names of the phases if given."""

@@ -15,6 +15,7 @@ from hpcmsm.parallel import random_uniform
 
 # Microstructures kept at hand, and given to one kernel call, in points; others are drawn again when asked.
 MOST_POINTS = 2**24
+MOST_SHOWN = 8  # in a picture
 # A draw that no microstructure shares: which realisation a cell gets.
 CHOICE = 2**63
 
@@ -78,6 +79,15 @@ class VariedUnitCell(UnitCell):
             return {"realisation": ids.astype(np.float64)}
         lot = random_uniform("microstructure", self.seed, CHOICE, ids)
         return {"realisation": np.floor(lot * self.number)}
+
+    def labels_of(self, inputs: np.ndarray) -> np.ndarray:
+        """Phase of each point of one cell at its inputs, shape (ninput, 1)."""
+        return self._labels_of(int(inputs[-1, 0]))
+
+    def microstructures(self) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+        """The first ones."""
+        numbers = range(min(MOST_SHOWN, self.number or MOST_SHOWN))
+        return [(f"realisation {number}", self._labels_of(number), self.phases) for number in numbers]
 
     def facts(self) -> dict[str, object]:
         """Those of a unit cell, and how many there are."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from hpcmsm.config import parse_case
+from hpcmsm.errors import HpcmsmError
+from hpcmsm.evaluate import micro_of
 from hpcmsm.report.cells import insides
 from hpcmsm.report.lines import profiles
 from hpcmsm.report.maps import extremes, fields
+from hpcmsm.report.microstructures import microstructures
 from hpcmsm.report.rundata import Run
 from hpcmsm.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture, figure, render, styled
 
@@ -18,8 +24,21 @@ def draw_all(run: Run) -> list[Picture]:
     drawn = [*(profiles(run) if len(run.size) == 1 else fields(run)), *insides(run), extremes(run)]
     if run.has_surrogate and len(run.column("step")):
         drawn += [answers(run), gate(run), audits(run)]
-    drawn.append(phases(run))
+    drawn += [materials(run), phases(run)]
     return [picture for picture in drawn if picture is not None]
+
+
+def materials(run: Run) -> Picture | None:
+    """Where the phases of the cells lie, if the case still makes one of our own micro models."""
+    model = run.config.get("micro", {}).get("model", ":")
+    if ":" in model:  # no code of a user runs for a picture
+        return None
+    folder = Path((run.summary or {}).get("provenance", {}).get("case_folder", "."))
+    try:
+        shown = micro_of(parse_case(run.config_text, "case.toml"), folder).microstructures()
+    except HpcmsmError:  # an image that is gone, a library that is not here
+        return None
+    return microstructures(shown)
 
 
 def answers(run: Run) -> Picture | None:
