@@ -67,7 +67,7 @@ def _read(run: Run) -> list[Inside]:
                     owned = (*(slice(n // 2, n // 2 + 1) for n in slow), slice(int(place), int(place) + 1))
                     cell = Block(None, tuple(shape), owned, np.empty(0))
                     squares.append(reader.cells(name, cell).reshape(isqrt(size), isqrt(size)))
-                x = (places + 0.5) / nx * run.size[0]
+                x = run.centres(0, nx)[places]
                 found.append(Inside(name.removeprefix("micro/"), np.array(squares), x))
     except CheckpointError:
         return []

@@ -46,7 +46,7 @@ def _label(history: History, index: int) -> str:
 
 
 def _draw_profiles(panel, run: Run, history: History, index: int, legend: bool) -> None:
-    x = (np.arange(history.values.shape[-1]) + 0.5) * (run.size[0] / history.values.shape[-1])
+    x = run.centres(0, history.values.shape[-1])
     chosen = chosen_times(run.times) if history.changes else np.array([len(run.times) - 1])
     shades = colormaps["Blues"](np.linspace(LIGHTEST, DARKEST, len(chosen))) if history.changes else [BLUE]
     seconds = EngFormatter("s", places=3)
@@ -79,7 +79,7 @@ def _trimmed(text: str) -> str:
 def _draw_history(drawing, panel, run: Run, history: History, index: int) -> None:
     """All snapshots over x (across) and time (upwards)."""
     values = history.values[:, index]
-    edges = np.linspace(0.0, run.size[0], values.shape[1] + 1)
+    edges = run.edges(0, values.shape[1])
     if history.name == SOURCE.name:
         nkinds = max(2, int(values.max()) + 1)
         limits, colours = (-0.5, nkinds - 0.5), ListedColormap(KINDS[:nkinds], "kinds")

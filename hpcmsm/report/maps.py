@@ -129,19 +129,13 @@ def _cuts(run: Run, history: History, chosen: np.ndarray, index: int, limits) ->
 
 def _place(run: Run, axis: int, n: int) -> float:
     """Where the middle one of n cells along an axis lies, in m."""
-    if run.centring == "vertex":
-        return n // 2 * run.size[axis] / (n - 1)
-    return (n // 2 + 0.5) * run.size[axis] / n
+    return float(run.centres(axis, n)[n // 2])
 
 
 def _extent(run: Run, plane: str, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
     """Borders of the cells (rows, columns) of a plane: left, right, lower, upper, in m."""
-    across, up = (run.size["xyz".index(axis)] for axis in plane)
-    if run.centring == "vertex":
-        # Cells at the sides are drawn whole.
-        right, upper = (0.5 * length / (n - 1) for length, n in zip((across, up), shape[::-1], strict=True))
-        return -right, across + right, -upper, up + upper
-    return 0.0, across, 0.0, up
+    ends = [run.edges("xyz".index(axis), n)[[0, -1]] for axis, n in zip(plane, shape[::-1], strict=True)]
+    return tuple(float(end) for pair in ends for end in pair)
 
 
 def colour_limits(values: np.ndarray, signed: bool) -> tuple[float, float]:

@@ -57,6 +57,17 @@ class Run:
     size: tuple[float, ...] = ()
     centring: str = "cell"
 
+    def edges(self, axis: int, n: int) -> np.ndarray:
+        """Borders of the n cells along an axis in m, shape (n + 1,); cells cut off by a side are whole."""
+        if self.centring == "vertex":
+            return (np.arange(n + 1) - 0.5) * (self.size[axis] / (n - 1))
+        return np.linspace(0.0, self.size[axis], n + 1)
+
+    def centres(self, axis: int, n: int) -> np.ndarray:
+        """Centres of the n cells along an axis in m, shape (n,)."""
+        edges = self.edges(axis, n)
+        return 0.5 * (edges[:-1] + edges[1:])
+
     @property
     def name(self) -> str:
         return (self.summary or {}).get("case") or self.folder.resolve().name

@@ -8,6 +8,7 @@ from hpcmsm.assembly import build
 from hpcmsm.config import parse_case
 from hpcmsm.errors import ConfigError
 from hpcmsm.output import snapshot_fields
+from hpcmsm.report.rundata import Run
 
 CASE = """
 [grid]
@@ -110,3 +111,11 @@ def test_snapshots_hold_the_fields_that_are_named(tmp_path):
     assert [field.name for field in chosen] == ["voltage", "calcium"]
     with pytest.raises(ConfigError, match=r"snapshots\.fields must name fields.*did you mean 'calcium'\?"):
         snapshot_fields(parts, ["calcum"])
+
+
+def test_pictures_put_values_where_they_belong(tmp_path):
+    """Centres from side to side, and cells at the sides drawn whole."""
+    run = Run(tmp_path, size=(1.0, 0.5), centring="vertex")
+    np.testing.assert_allclose(run.centres(0, 5), np.linspace(0.0, 1.0, 5), atol=1e-15)
+    np.testing.assert_allclose(run.edges(1, 3), [-0.125, 0.125, 0.375, 0.625])
+    np.testing.assert_allclose(Run(tmp_path, size=(1.0,)).centres(0, 4), [0.125, 0.375, 0.625, 0.875])
