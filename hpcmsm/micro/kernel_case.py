@@ -13,6 +13,7 @@ from hpcmsm.config import Count, Formula, MicroSection, Real, Section, validate
 from hpcmsm.errors import ConfigError
 from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field, rows_of
+from hpcmsm.micro.base import History
 from hpcmsm.micro.kernel_model import KernelModel
 
 PREFIX = "kernel:"
@@ -48,13 +49,17 @@ class ParameterTable(Section):
 
 
 class Options(Section):
-    """Keys of [micro] beside model and backend; each field is a table, or its unit alone."""
+    """Keys of [micro] beside model and backend; each field is a table, or its unit alone.
+
+    history: "none" without state, "liftable" if every state has a lift, else "full"; may be left out.
+    """
 
     inputs: dict[str, FieldTable] = Key(min_length=1)
     outputs: dict[str, FieldTable] = Key(min_length=1)
     state: dict[str, StateTable] = Key(default_factory=dict)
     parameters: dict[str, ParameterTable | Numbers] = Key(default_factory=dict)
     dtype: Literal["float64", "float32"] = "float64"
+    history: History | None = None
 
 
 def is_kernel(model: str) -> bool:
@@ -77,6 +82,8 @@ def from_kernel(section: MicroSection, folder: Path) -> KernelModel:
     inputs, outputs, state = (_fields(getattr(options, kind)) for kind in ("inputs", "outputs", "state"))
     parameters = {name: getattr(given, "value", given) for name, given in options.parameters.items()}
     units = {n: given.unit for n, given in options.parameters.items() if isinstance(given, ParameterTable)}
+    lift = _lift(options.state, inputs, outputs, state)
+    _check_history(options.history, bool(state), lift is not None)
     return KernelModel(
         folder / file,
         function,
@@ -86,10 +93,20 @@ def from_kernel(section: MicroSection, folder: Path) -> KernelModel:
         parameters,
         units,
         _initial(options.state, inputs, state),
-        _lift(options.state, inputs, outputs, state),
+        lift if options.history != "full" else None,
         section.backend,
         options.dtype,
     )
+
+
+def _check_history(declared: str | None, has_state: bool, has_lift: bool) -> None:
+    possible = ("liftable", "full") if has_lift else ("full",) if has_state else ("none",)
+    if declared not in (None, *possible):
+        what = "a lift of every state" if has_lift else "states without a lift" if has_state else "no state"
+        raise ConfigError(
+            f"micro.history must be {' or '.join(possible)} with {what}, got '{declared}'; correct it, or "
+            "leave it out"
+        )
 
 
 def _expanded(options: dict) -> dict:

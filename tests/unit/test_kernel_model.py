@@ -121,6 +121,7 @@ def test_lifting_makes_the_history_liftable(tmp_path):
     ).replace("initial = 2.0", "lift = 4.0")
     model = build(tmp_path, table)
     assert model.history == "liftable"
+    assert build(tmp_path, table.replace("[micro]", '[micro]\nhistory = "full"')).history == "full"
     state = model.lift(np.array([[1.0, 2.0]]), np.array([[0.0, 0.0], [3.0, 5.0]]))
     np.testing.assert_allclose(state[0], 4.0)
     np.testing.assert_allclose(state[1:], np.arange(6)[:, None] * [3.0, 5.0] - [1.0, 2.0])
@@ -171,6 +172,7 @@ KERNEL mix(
         ('speed = "m/s"', 'speed = "km/h"', r"argument 'speed' must be in km/h, got \[m/s\] in its comment"),
         ("size = 2", "size = 3", r"'sums' must be of shape \(3, ncells\), .* got \(2, ncells\) ="),
         ("size = 6", "size = 5", r"'field' must be .* 5 components, got \(n, 2, ncells\) = \(3, 2, ncells\)"),
+        ('"float64"', '"float64"\nhistory = "none"', "history must be full with states without a lift, got"),
         ("n = 3\n", "n = 3.5\n", "argument 'n' must be whole numbers, got 3.5"),
         ("n = 3\n", "", "'n' must be an input, output, state or parameter .* add it, for example as .*\\.n"),
         ("[1, 2, 3]", "[1, 2]", "argument 'table' must be numbers in rows of one length, got"),
