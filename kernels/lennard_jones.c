@@ -30,49 +30,58 @@ typedef struct {
     real tensor[6][LANES];                 /* sum over the samples of a block */
 } Average;
 
-/* Forces on all atoms; where wanted also energy and virial, which each pair gives to both of its atoms. */
+/* Forces on all atoms; where wanted also energy and virial. */
 INLINE void forces(Atoms *a, real cutoff, int wanted, Sample *sample)
 {
-    real within = cutoff * cutoff;
+    real within = cutoff * cutoff, share = EACH_PAIR_ONCE ? R(1) : R(0.5);
     for (int k = 0; k < 6 && wanted; ++k)
         FOR_EACH_LANE(l) sample->tensor[k][l] = sample->energy[l] = 0;
+    FOR_EACH_POINT(q, 3 * a->natom) FOR_EACH_LANE(l) a->f[q * LANES + l] = 0;
+    TEAM_BARRIER;
     FOR_EACH_POINT(i, a->natom) {
-        const real *xi = a->x + 3 * i * LANES;
         const int *list = a->list + i * a->most * LANES;
-        real fx[LANES], fy[LANES], fz[LANES], energy[LANES], w[6][LANES];
-        FOR_EACH_LANE(l) fx[l] = fy[l] = fz[l] = energy[l] = 0;
+        real x[3][LANES], f[3][LANES], energy[LANES], w[6][LANES];
+        for (int k = 0; k < 3; ++k)
+            FOR_EACH_LANE(l) x[k][l] = a->x[(3 * i + k) * LANES + l], f[k][l] = energy[l] = 0;
         for (int k = 0; k < 6 && wanted; ++k)
             FOR_EACH_LANE(l) w[k][l] = 0;
         for (int entry = 0; entry < a->count[i]; ++entry) {
-            const real *xj = a->x + (long)(list[entry] >> IMAGE_BITS) * (3 * LANES);
+            long other = (long)(list[entry] >> IMAGE_BITS) * (3 * LANES);
             const real *shift = a->shift + (list[entry] & ((1 << IMAGE_BITS) - 1)) * (3 * LANES);
+            const real *xj = a->x + other;
+            real *fj = a->f + other;
             FOR_EACH_LANE(l) {
-                real x = xi[l] - xj[l] - shift[l];
-                real y = xi[LANES + l] - xj[LANES + l] - shift[LANES + l];
-                real z = xi[2 * LANES + l] - xj[2 * LANES + l] - shift[2 * LANES + l];
-                real square = MUL_ADD(z, z, MUL_ADD(y, y, x * x));
+                real dx = x[0][l] - xj[l] - shift[l];
+                real dy = x[1][l] - xj[LANES + l] - shift[LANES + l];
+                real dz = x[2][l] - xj[2 * LANES + l] - shift[2 * LANES + l];
+                real square = MUL_ADD(dz, dz, MUL_ADD(dy, dy, dx * dx));
                 Pair pair = pair_of(R(1) / square);
                 real push = square < within ? pair.push : R(0);
-                fx[l] = MUL_ADD(push, x, fx[l]);
-                fy[l] = MUL_ADD(push, y, fy[l]);
-                fz[l] = MUL_ADD(push, z, fz[l]);
+                f[0][l] = MUL_ADD(push, dx, f[0][l]);
+                f[1][l] = MUL_ADD(push, dy, f[1][l]);
+                f[2][l] = MUL_ADD(push, dz, f[2][l]);
+                if (EACH_PAIR_ONCE) {
+                    fj[l] = MUL_ADD(push, -dx, fj[l]);
+                    fj[LANES + l] = MUL_ADD(push, -dy, fj[LANES + l]);
+                    fj[2 * LANES + l] = MUL_ADD(push, -dz, fj[2 * LANES + l]);
+                }
                 if (wanted) {
                     energy[l] += square < within ? pair.energy : R(0);
-                    w[0][l] = MUL_ADD(push * x, x, w[0][l]);
-                    w[1][l] = MUL_ADD(push * y, y, w[1][l]);
-                    w[2][l] = MUL_ADD(push * z, z, w[2][l]);
-                    w[3][l] = MUL_ADD(push * y, z, w[3][l]);
-                    w[4][l] = MUL_ADD(push * x, z, w[4][l]);
-                    w[5][l] = MUL_ADD(push * x, y, w[5][l]);
+                    w[0][l] = MUL_ADD(push * dx, dx, w[0][l]);
+                    w[1][l] = MUL_ADD(push * dy, dy, w[1][l]);
+                    w[2][l] = MUL_ADD(push * dz, dz, w[2][l]);
+                    w[3][l] = MUL_ADD(push * dy, dz, w[3][l]);
+                    w[4][l] = MUL_ADD(push * dx, dz, w[4][l]);
+                    w[5][l] = MUL_ADD(push * dx, dy, w[5][l]);
                 }
             }
         }
-        real *f = a->f + 3 * i * LANES;
-        FOR_EACH_LANE(l) f[l] = fx[l], f[LANES + l] = fy[l], f[2 * LANES + l] = fz[l];
+        for (int k = 0; k < 3; ++k)
+            FOR_EACH_LANE(l) a->f[(3 * i + k) * LANES + l] += f[k][l];
         for (int k = 0; k < 6 && wanted; ++k)
-            FOR_EACH_LANE(l) sample->tensor[k][l] += R(0.5) * w[k][l];
+            FOR_EACH_LANE(l) sample->tensor[k][l] += share * w[k][l];
         if (wanted)
-            FOR_EACH_LANE(l) sample->energy[l] += R(0.5) * energy[l];
+            FOR_EACH_LANE(l) sample->energy[l] += share * energy[l];
     }
     TEAM_BARRIER;
     if (wanted) {

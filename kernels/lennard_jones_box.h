@@ -11,6 +11,9 @@
 #define IMAGE_SIDE (2 * IMAGE_REACH + 1)
 #define NIMAGE (IMAGE_SIDE * IMAGE_SIDE * IMAGE_SIDE)
 #define IMAGE_BITS 7 /* ... fit into so many bits of a list's entry */
+/* Where the atoms of a box are walked through one after another, a pair is listed with its first atom
+   alone, and its force given to both; where they are spread over threads, with both. */
+#define EACH_PAIR_ONCE (LANES > 1)
 #define SMALLEST_SKIN R(0.05)
 #define PAD 1 /* so that the arrays do not lie in step with pages */
 
@@ -181,7 +184,7 @@ INLINE void make_lists(Atoms *a, const Box *box, real range)
     FOR_EACH_POINT(i, a->natom) {
         int count = 0, *list = a->list + i * a->most * LANES, own[LANES];
         FOR_EACH_LANE(l) own[l] = 0;
-        for (long j = 0; j < a->natom; ++j) {
+        for (long j = EACH_PAIR_ONCE ? i + 1 : 0; j < a->natom; ++j) {
             real turns[3][LANES];
             int near[LANES];
             look(a, box, i, j, range, turns, near);
