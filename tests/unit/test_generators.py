@@ -141,7 +141,7 @@ def test_level_set_has_the_two_point_statistics_of_a_gaussian_field(ndim, n, len
 
 
 def conductivities(recipe, phases, realisations, **options):
-    """K (3, n) of some realisations in 2D."""
+    """K (ncomponent, n) of some realisations."""
     found = []
     for realisation in range(realisations):
         functions = [lambda temperature, k=k: np.full_like(temperature, k) for k in phases]
@@ -164,6 +164,16 @@ def test_mean_over_realisations_keeps_the_bounds_of_hashin_and_shtrikman(name, c
     assert low * (1 - 2e-3) < mean < high * (1 + 2e-3)
     assert abs((k[0] - k[1]).mean()) < 4 * (k[0] - k[1]).std() / np.sqrt(30) + 1e-12
     assert np.ptp(k[0]) > 1e-3 * mean
+
+
+@pytest.mark.parametrize("name", ["random_spheres 3", "level_set 3"])
+@pytest.mark.parametrize("contrast", [5.0, 0.2])
+def test_bounds_of_hashin_and_shtrikman_in_3d(name, contrast):
+    recipe = Recipe(resolution=24, **RECIPES[name])
+    k = conductivities(recipe, (1.0, contrast), 10)
+    low, high = oracles.hashin_shtrikman_3d(recipe.fraction, 1.0, contrast)
+    assert low * (1 - 2e-3) < k[:3].mean() < high * (1 + 2e-3)
+    assert abs(k[3:].mean()) < 0.1 * k[:3].mean()
 
 
 def test_symmetric_level_set_conducts_by_dykhnes_mean():
