@@ -34,6 +34,7 @@ def summary_sections(summary: dict) -> list[tuple[str, tuple[str, ...], list[tup
     """The tables of a summary as (title, column names, rows of text): one content for text and HTML."""
     sections = [
         *_asked_sections(summary),
+        ("work of the micro model", ("value",), _work_rows(summary)),
         ("wall time of a rank", ("mean / s", "min / s", "max / s", "share", "calls"), _phase_rows(summary)),
         ("field", ("unit", "min", "max"), _field_rows(summary)),
         *_probe_sections(summary),
@@ -108,6 +109,16 @@ def _error_rows(summary: dict) -> list[tuple[str, ...]]:
     if coverage.get("obtained") is not None:
         asked = f" (asked {100 * coverage['asked']:.1f} %)" if coverage.get("asked") is not None else ""
         rows.append(("audits within the tolerance", f"{100 * coverage['obtained']:.1f} %{asked}"))
+    return rows
+
+
+def _work_rows(summary: dict) -> list[tuple[str, ...]]:
+    work = summary.get("micro_work") or {}
+    if not work.get("imbalance"):
+        return []
+    rows = [("of all ranks together / s", number(work["seconds"]))]
+    if summary.get("nranks", 1) > 1:
+        rows.append(("rank with the most over the mean", f"{work['imbalance']:.2f}"))
     return rows
 
 

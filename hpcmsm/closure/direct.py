@@ -31,6 +31,9 @@ class Direct(Closure):
         self.inputs, self.outputs, self.micro_state = micro.inputs, micro.outputs, micro.state
         self.calls = 0
         self.step_calls = 0
+        self.step_cost = 0.0
+        # Since the last start, of all steps: cost summed over ranks, cost of the rank with the most.
+        self._costs = np.zeros(2)
 
     def evaluate(self, batch: Batch) -> Answer:
         """Collective. Answer every cell by the micro model; cells that failed raise a MicroError."""
@@ -39,6 +42,7 @@ class Direct(Closure):
                 answer = self._ask(batch) if batch.ncells or self.micro.nested else self._nothing()
             self._check(batch, answer)
         self.step_calls += batch.ncells
+        self.step_cost += float(answer.cost.sum())
         return answer
 
     def _nothing(self) -> Answer:
@@ -79,11 +83,15 @@ class Direct(Closure):
         )
 
     def finish_step(self, step: int) -> dict[str, float]:
-        """Collective. Count the calls of the step."""
+        """Collective. Count the calls of the step, and how their cost falls on the ranks."""
+        from mpi4py import MPI
+
         for closure in self.micro.nested.values():
             closure.finish_step(step)
         calls = self.comm.allreduce(self.step_calls)
-        self.step_calls = 0
+        self._costs[0] += self.comm.allreduce(self.step_cost)
+        self._costs[1] += self.comm.allreduce(self.step_cost, op=MPI.MAX)
+        self.step_calls, self.step_cost = 0, 0.0
         self.calls += calls
         return {"calls": calls, "accepted": 0, "audited": 0, "fallback": calls}
 
@@ -91,8 +99,18 @@ class Direct(Closure):
         """Calls of the whole run, all answered by the micro model; and those of the closures that it asks."""
         closure = {"calls": self.calls, "accepted": 0, "audited": 0, "fallback": self.calls}
         totals = {"closure": {**closure, "accepted_fraction": 0.0, "versions": 0}, "audit_error": None}
+        totals["micro_work"] = self.work()
         nested = {name: closure.totals() for name, closure in self.micro.nested.items()}
         return {**totals, "nested": nested} if nested else totals
+
+    def work(self) -> dict[str, float | None]:
+        """Seconds of the micro model since the last start, and how unevenly the ranks had to work.
+
+        imbalance: cost of the rank with the most over the mean, in the mean over the steps, as ranks wait
+        for one another in each.
+        """
+        total, most = self._costs
+        return {"seconds": total, "imbalance": most * self.comm.size / total if total > 0.0 else None}
 
     def state(self) -> dict[str, np.ndarray]:
         """The count of calls, and the states of the closures that the micro model asks."""

@@ -239,6 +239,7 @@ class Gate(Closure):
             },
             **{name: part for name, part in self.inner.totals().items() if name == "nested"},
             "audit_error": ledger.audit_errors(),
+            "micro_work": self.inner.totals().get("micro_work"),
             "tolerance": self.tolerance.limit,
             "tolerance_text": self.tolerance.text,
             "coverage": {

@@ -30,6 +30,8 @@ from hpcmsm.parallel import together
 
 # Heun's method is stable where dt times the sum of these parts of both operators is below 2; 0.8 of it.
 STABLE = 1.6
+# A mass fraction may swing below 0 by this much at a front that the grid hardly resolves.
+MOST_NEGATIVE = 1e-3
 DIFFUSIVE, ADVECTIVE = 4.0, 2.4
 
 
@@ -104,6 +106,7 @@ class ReactingFlow(SplitModel):
             temperature, exists = self.mixture.temperature(values[0], values[1:], guess)
             fine &= exists
         self._check(fine, values[0], "transport")
+        self._check_positive(values[1:])
         unknown[0], unknown[1:] = temperature, values[1:]
 
     def _check(self, exists: np.ndarray, enthalpy: np.ndarray, after: str) -> None:
@@ -115,6 +118,19 @@ class ReactingFlow(SplitModel):
                     f"the enthalpy of every cell must belong to a temperature after {after}, got "
                     f"{enthalpy[cell]:.6g} J/kg in cell {self.grid.ids[cell]} ({(~exists).sum()} cells of "
                     f"rank {self.grid.comm.rank}); lower time.step or use a finer grid"
+                )
+
+    def _check_positive(self, fractions: np.ndarray) -> None:
+        """Collective. Raise a SolverError where a mass fraction is far below 0."""
+        with together(self.grid.comm):
+            lowest = fractions.min(axis=1)
+            if lowest.min() < -MOST_NEGATIVE:
+                species = int(lowest.argmin())
+                cell = int(fractions[species].argmin())
+                raise SolverError(
+                    f"mass fractions must not swing below -{MOST_NEGATIVE:g}, got {lowest.min():.2e} of "
+                    f"{self.mixture.species[species]} in cell {self.grid.ids[cell]}; use a finer grid, "
+                    "so that velocity times cell size is at most twice the diffusivity"
                 )
 
     def _properties(self, temperature, fractions) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from typing import Annotated
 
 import numpy as np
@@ -25,7 +25,7 @@ COLDEST, HOTTEST = 200.0, 5000.0  # K, beyond which no mechanism means anything
 # Status of a cell.
 SOLVED, FAILED, NO_MIXTURE = 0, 1, 2
 # How far the mass fractions of a cell may be from 1 in sum, and below 0.
-SUM_SLACK, NEGATIVE_SLACK = 1e-6, 1e-4
+SUM_SLACK, NEGATIVE_SLACK = 1e-6, 2e-3
 # What a surrogate's answer may make of a mass fraction, and of the mass of an element.
 ADMISSIBLE_NEGATIVE, ADMISSIBLE_LOSS = 1e-8, 1e-10
 
@@ -93,9 +93,9 @@ class Chemistry(MicroModel):
         status, cost = self._checked(batch.inputs), np.zeros(batch.ncells)
         if batch.dt > 0.0:
             for cell in np.flatnonzero(status == SOLVED):
-                start = perf_counter()
+                start = thread_time()  # what other programs do meanwhile is no cost of the cell
                 status[cell] = self._advance(batch.inputs[0, cell], before[:, cell], batch.dt, after[:, cell])
-                cost[cell] = perf_counter() - start
+                cost[cell] = thread_time() - start
             after = self.mixture.conserve(before, np.maximum(after, 0.0))
         return Answer(after - before, batch.state, status, cost=cost)
 

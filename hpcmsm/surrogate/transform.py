@@ -112,7 +112,8 @@ def silenced(fields: tuple[Field, ...], learnt: np.ndarray, goal: float) -> tupl
 
 def input_scaling(fields: tuple[Field, ...], inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of inputs (ninput, n); what hardly varies gets a scale of its size."""
-    least = np.maximum(np.abs(inputs).max(axis=1), np.finfo(float).tiny) * SMALLEST_VARIATION
+    size = np.abs(inputs).max(axis=1)
+    least = np.where(size > 0.0, size, 1.0) * SMALLEST_VARIATION  # what is always 0 may have any scale
     for field, row in zip(fields, rows_of(fields).values(), strict=True):
         if np.isfinite(field.upper - field.lower):
             least[row] = (field.upper - field.lower) * SMALLEST_VARIATION
