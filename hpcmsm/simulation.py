@@ -317,6 +317,7 @@ class Simulation:
             "timed_from_step": self.resumed_at,
             "wall_time": perf_counter() - self.started,
             **self.closure.totals(),
+            "micro_work": self.closure.work(),
             **self.macro.figures(),
             "phases": self.timers.over_ranks(self.comm),
             "fields": self._ranges(),

@@ -33,6 +33,10 @@ class Closure(ABC):
         """Figures of the whole run so far for the summary, equal on all ranks."""
         return {}
 
+    def work(self) -> dict[str, float | None]:
+        """Seconds of the micro model since the last start, and their imbalance over the ranks."""
+        return {}
+
     def state(self) -> dict[str, np.ndarray]:
         """What a restart needs, as named arrays, equal on every rank."""
         return {}

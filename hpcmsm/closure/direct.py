@@ -99,7 +99,6 @@ class Direct(Closure):
         """Calls of the whole run, all answered by the micro model; and those of the closures that it asks."""
         closure = {"calls": self.calls, "accepted": 0, "audited": 0, "fallback": self.calls}
         totals = {"closure": {**closure, "accepted_fraction": 0.0, "versions": 0}, "audit_error": None}
-        totals["micro_work"] = self.work()
         nested = {name: closure.totals() for name, closure in self.micro.nested.items()}
         return {**totals, "nested": nested} if nested else totals
 

@@ -239,7 +239,6 @@ class Gate(Closure):
             },
             **{name: part for name, part in self.inner.totals().items() if name == "nested"},
             "audit_error": ledger.audit_errors(),
-            "micro_work": self.inner.totals().get("micro_work"),
             "tolerance": self.tolerance.limit,
             "tolerance_text": self.tolerance.text,
             "coverage": {
@@ -247,6 +246,10 @@ class Gate(Closure):
                 "obtained": 1.0 - ledger["beyond"] / audited if audited else None,
             },
         }
+
+    def work(self) -> dict[str, float | None]:
+        """That of the closure which gives true answers."""
+        return self.inner.work()
 
     def _parts(self) -> dict[str, object]:
         return {

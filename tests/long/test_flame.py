@@ -48,6 +48,7 @@ def reference():
     gas.TPX = 300.0, 101325.0, "H2:2, O2:1, N2:3.76"
     flame = cantera.FreeFlame(gas, width=0.02)
     flame.transport_model = "unity-Lewis-number"
+    flame.set_max_grid_points(flame.flame, 3000)
     for slope in (0.03, 0.01, 0.005):
         flame.set_refine_criteria(ratio=2, slope=slope, curve=2 * slope)
         flame.solve(loglevel=0, auto=True)

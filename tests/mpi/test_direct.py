@@ -156,3 +156,17 @@ def test_a_failure_is_not_counted_as_a_call(comm, agree):
     direct.evaluate(mine(comm))
     figures = direct.finish_step(1)
     agree(comm, figures["calls"] == 5 * comm.size, f"{figures}")
+
+
+def test_work_and_its_imbalance_are_those_of_the_ranks(comm, agree):
+    # Two cells of rank 0 cost 2 s instead of 1; in the first step every rank is asked, then only rank 0.
+    closure = Direct(Doubles("cost", bad=[0, 1]), comm, Timers())
+    agree(comm, closure.work() == {"seconds": 0.0, "imbalance": None}, closure.work())
+    closure.evaluate(mine(comm))
+    closure.finish_step(1)
+    closure.evaluate(mine(comm, 5 if comm.rank == 0 else 0))
+    closure.finish_step(2)
+    seconds = 5.0 * comm.size + 2.0 + 7.0
+    expected = {"seconds": seconds, "imbalance": (7.0 + 7.0) * comm.size / seconds}
+    found = closure.work()
+    agree(comm, found == pytest.approx(expected), f"{found}, not {expected}")

@@ -55,6 +55,27 @@ def trained():
     return ensemble, ensemble.train(make_samples(200))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_input_that_is_always_zero_is_no_harm(kind):
+    # A species that a mechanism knows and a gas does not hold.
+    samples = make_samples(64)
+    inputs = (INPUTS[0], Field("argon", lower=0.0), INPUTS[1])
+    given = np.insert(samples.inputs, 1, 0.0, axis=0)
+    section = SurrogateSection(kind=kind, members=2, hidden=[8])
+    surrogate = make_surrogate(section, inputs, OUTPUTS, MPI.COMM_SELF, 1, 1e-3)
+    surrogate.train(
+        Samples(
+            *(getattr(samples, n) for n in ("step", "iteration", "ids")),
+            given,
+            samples.outputs,
+            samples.weight,
+        )
+    )
+    mean, score = surrogate.predict(given)
+    assert np.isfinite(mean).all() and np.isfinite(np.median(score))
+    assert np.median(surrogate.misfit(mean, samples.outputs)) < 0.1
+
+
 def test_learns_a_conductivity_to_a_thousandth(trained):
     ensemble, figures = trained
     unseen = make_samples(4000, seed=99)
