@@ -61,6 +61,8 @@ def build(case: Case, comm, folder: Path, fresh: bool = True) -> Parts:
     with together(comm):
         cell_fields = evaluate_cell_fields(case, grid, micro)
         macro = make_macro(case, grid, micro, cell_fields)
+        if case.surrogate.enabled and case.gate.macro_tolerance is not None:
+            macro.set_goal(case.gate.goal, case.time.end)
         fixed = tuple(field for field, _ in cell_fields.values())
         connect(micro.inputs, (*macro.sends, *fixed), f"micro model '{case.micro.model}'", "the case")
         connect(macro.wants, micro.outputs, f"macro model '{case.macro.model}'", f"'{case.micro.model}'")
@@ -135,7 +137,9 @@ def _case_below(case: Case, name: str) -> Case:
     """
     material = case.materials[name]
     seed = int(random_bits("nested", case.seed, zlib.crc32(name.encode())) >> np.uint64(1))
-    tables = {"micro": material.micro, "surrogate": material.surrogate, "gate": material.gate}
+    # Below there are other cells in every question, which remember nothing, and no goal.
+    gate = material.gate.model_copy(update={"blend": 0, "macro_tolerance": None})
+    tables = {"micro": material.micro, "surrogate": material.surrogate, "gate": gate}
     return case.model_copy(update={**tables, "seed": seed})
 
 

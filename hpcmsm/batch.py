@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +24,8 @@ class Batch:
         dt: length in s of the step under way.
         step: number of the step under way, the first is 1.
         iteration: how often this step has asked before (stages, Picard iterations, repeated steps).
+        sensitivity: collective; for outputs (noutput, n) of all cells of the batch, what a relative error of
+            one in each of them would change a goal of the macro field by, shape (n,); None if unknown.
     """
 
     ids: np.ndarray
@@ -32,6 +35,7 @@ class Batch:
     dt: float = 0.0
     step: int = 0
     iteration: int = 0
+    sensitivity: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def ncells(self) -> int:
@@ -44,6 +48,7 @@ class Batch:
             ids=self.ids[cells],
             inputs=np.ascontiguousarray(self.inputs[:, cells]),
             state=np.ascontiguousarray(self.state[:, cells]),
+            sensitivity=None,
         )
 
 

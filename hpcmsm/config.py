@@ -271,7 +271,8 @@ class GateSection(Section):
 
     tolerance: a number, relative to the size of the output; or a text with the output's unit, such as
     "0.01 W/(m K)"; or a table of these, one per output. blend: steps over which a cell goes over from one
-    answer to another; 0 changes at once.
+    answer to another; 0 changes at once. macro_tolerance: instead of tolerance, what all accepted errors
+    together may change the goal by, in the unit of the unknown; goal: weights of x, y, z for a mean of it.
     """
 
     tolerance: Annotated[Any, PlainValidator(_checked_tolerance)] = 2e-3
@@ -279,6 +280,8 @@ class GateSection(Section):
     audit: Annotated[float, Key(gt=0, le=0.5)] = 0.01
     novelty: Annotated[float, Key(gt=0)] = 0.05
     blend: Annotated[int, Key(ge=0, le=1000, strict=True)] = 4
+    macro_tolerance: Annotated[float, Key(gt=0, allow_inf_nan=False)] | None = None
+    goal: Formula = 1.0
 
 
 class Material(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -46,6 +47,7 @@ class Simulation:
         self.timers = self.parts.timers
         self.micro = self.parts.micro
         self.stepper = make_stepper(self.macro, self.grid, case.time, case.macro, self._ask)
+        self.has_goal = case.surrogate.enabled and case.gate.macro_tolerance is not None
         self.macro.kept_values = self.macro.initial_kept(self.grid.ncells)
         self.step, self.time, self.dt = 0, 0.0, case.time.step
         # Where steps are counted from: the start, or where a resumed run was given another time.step or end.
@@ -76,7 +78,17 @@ class Simulation:
 
     def _batch(self, unknown: np.ndarray, time: float, dt: float) -> Batch:
         inputs = self._inputs(unknown)
-        return Batch(self.grid.ids, inputs, self.state, time, dt, self.step + 1, self.iteration)
+        sensitivity = partial(self._sensitivity, time, unknown) if self.has_goal else None
+        return Batch(self.grid.ids, inputs, self.state, time, dt, self.step + 1, self.iteration, sensitivity)
+
+    def _sensitivity(self, time: float, unknown: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Collective. What errors of these outputs (noutput, ncells) would change the goal by, (ncells,)."""
+        return self.macro.goal_weights(time, unknown, self._wanted(outputs))
+
+    def _wanted(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Those of the closure's outputs that the macro model asks for, by name."""
+        rows = rows_of(self.closure.outputs)
+        return {field.name: outputs[rows[field.name]] for field in self.macro.wants}
 
     def _ask(self, time: float, dt: float, unknown: np.ndarray) -> None:
         """Collective. Let the closure answer for a macro field, and hand the outputs to the macro model."""
@@ -84,9 +96,7 @@ class Simulation:
             batch = self._batch(unknown, time, dt)
             self.answer = self.closure.evaluate(batch)
             self.iteration += 1
-            rows = rows_of(self.closure.outputs)
-            outputs = {field.name: self.answer.outputs[rows[field.name]] for field in self.macro.wants}
-            self.macro.use(unknown, outputs)
+            self.macro.use(unknown, self._wanted(self.answer.outputs))
 
     def try_micro(self) -> None:
         """Collective. The trial call of the micro model, see micro/trial.py."""

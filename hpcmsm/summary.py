@@ -106,6 +106,8 @@ def _error_rows(summary: dict) -> list[tuple[str, ...]]:
         rows.append(("tolerance; errors are in parts of the tolerance", text))
     elif summary.get("tolerance") is not None:
         rows.append(("tolerance", number(summary["tolerance"], 3)))
+    elif text is not None:
+        rows.append(("tolerance", text))
     if coverage.get("obtained") is not None:
         asked = f" (asked {100 * coverage['asked']:.1f} %)" if coverage.get("asked") is not None else ""
         rows.append(("audits within the tolerance", f"{100 * coverage['obtained']:.1f} %{asked}"))

@@ -34,16 +34,18 @@ class Blending:
         self.version = 0
         self._last: tuple | None = None
 
-    def serve(self, batch, predicted: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def serve(
+        self, batch, predicted: np.ndarray, bound: np.ndarray, allowed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Answers to give instead of `predicted` (noutput, n), and which of them do not jump, (n,).
 
         Args:
-            bound: what the errors of the predictions stay below, (n,), in the predictor's norm.
+            bound, allowed: what the errors of the predictions stay below, and what they may be, (n,), in
+                the predictor's norm.
         """
         if self.kept == 0.0:
             return predicted, np.ones(batch.ncells, dtype=bool)
         offset = self._of(batch.ids)
-        allowed = self.predictor.tolerance.allowed(predicted)
         wanted = self.kept * offset
         size = self.predictor.misfit(predicted, predicted + wanted)
         room = np.maximum(allowed - bound, 0.0)
@@ -73,13 +75,15 @@ class Blending:
 
     def finish_step(self) -> None:
         """Keep the offsets of the step, from the surrogate's present version on."""
-        if self.kept == 0.0 or self._last is None:
+        if self._last is None:
             return
         ids, inputs, given, predicted = self._last
-        if self.predictor.version != self.version and ids.size:
+        forgets = self.kept == 0.0 or self.predictor.version == 0
+        if self.predictor.version != self.version and ids.size and not forgets:
             predicted, _ = self.predictor.predict(inputs)
         self.ids, self.version, self._last = ids, self.predictor.version, None
-        self.offset = given - predicted if self.version else np.zeros_like(given)
+        # A checkpoint holds the offsets in any case: a run may be resumed with another gate.blend.
+        self.offset = np.zeros_like(given) if forgets else given - predicted
         self.offset[:, ~np.isfinite(self.offset).all(axis=0)] = 0.0
 
     def cell_fields(self) -> dict[str, tuple[Field, np.ndarray]]:

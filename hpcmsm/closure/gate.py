@@ -8,18 +8,18 @@ rest on replicated data, so that they are the same on any number of ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from hpcmsm.batch import MICRO, SURROGATE, Answer, Batch
 from hpcmsm.closure.base import Closure
 from hpcmsm.closure.blending import Blending
+from hpcmsm.closure.budget import Budget
 from hpcmsm.closure.calibration import Calibration
 from hpcmsm.closure.ledger import Ledger, signed_error
 from hpcmsm.closure.predictor import Predictor
 from hpcmsm.closure.records import Records
 from hpcmsm.closure.tolerance import Tolerance
+from hpcmsm.closure.verdict import Verdict, nobody
 from hpcmsm.config import GateSection, SurrogateSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
@@ -32,23 +32,6 @@ from hpcmsm.timers import Timers
 
 # Steps whose lengths differ by this part are of one length.
 SAME_DT = 1e-6
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate decided for the cells of a rank, shape (n,) bool each.
-
-    `candidate`: nothing but the size of the score stands against the surrogate.
-    """
-
-    candidate: np.ndarray
-    accepted: np.ndarray
-    audited: np.ndarray
-
-    @property
-    def asked(self) -> np.ndarray:
-        """Cells that the micro model must answer."""
-        return ~self.accepted | self.audited
 
 
 class Gate(Closure):
@@ -84,6 +67,11 @@ class Gate(Closure):
             raise ConfigError(
                 f"surrogate.enabled must be false for {type(micro).__name__}, got true; {micro.no_surrogate}"
             )
+        if gate.macro_tolerance and not isinstance(gate.tolerance, int | float):
+            raise ConfigError(
+                f"gate.tolerance must be a number beside gate.macro_tolerance, got {gate.tolerance!r}; "
+                "leave one of them out"
+            )
         self.inner, self.micro, self.surrogate, self.replay = inner, micro, surrogate, replay
         self.gate = gate
         self.tolerance = Tolerance(gate.tolerance, inner.outputs)
@@ -94,12 +82,15 @@ class Gate(Closure):
         self.calibration = Calibration(
             sum(f.size for f in self.inputs), sum(f.size for f in self.outputs), gate.coverage
         )
+        self.budget = Budget(gate.macro_tolerance, comm) if gate.macro_tolerance else None
         self.ledger = Ledger(comm)
         self.records = Records(comm, seed, self.inputs, self.outputs)
         self.trainer = Trainer(surrogate, replay, training, self.tolerance.goal_of, comm, timers)
         self.dt = 0.0  # length of the steps that were learnt, where it matters
         # The step under way, and the cells that have left the surrogate in it.
         self._left: tuple[int, np.ndarray] | None = None
+        # The step whose budget has been shared out, and what each of its cells is allowed.
+        self._shared: tuple[int, np.ndarray] | None = None
 
     def evaluate(self, batch: Batch) -> Answer:
         """Collective. Answer every cell, by the surrogate where the gate accepts it."""
@@ -137,32 +128,42 @@ class Gate(Closure):
         A Picard iteration or a solver that steps back would not converge if cells changed sides.
         """
         if self.surrogate.version == 0:
-            none = np.zeros(batch.ncells, dtype=bool)
-            return predicted, Verdict(~none, none, none)
+            return predicted, nobody(batch.ncells)
         candidate = self.micro.admissible(batch.inputs, predicted)
         candidate &= (self.replay.distance(batch.inputs) <= self.gate.novelty) & self._suits(batch.dt)
         bound = self.calibration.bound(score)
-        served, steady = self.blending.serve(batch, predicted, bound)
-        accepted = candidate & steady & (bound <= self.tolerance.allowed(predicted))
+        allowed = self._allowed(batch, predicted, bound, candidate)
+        served, steady = self.blending.serve(batch, predicted, bound, allowed)
+        accepted = candidate & steady & (bound <= allowed)
         left = np.zeros(0, dtype=np.int64)
         if self._left is not None and self._left[0] == batch.step:
             left = self._left[1]
             accepted &= ~np.isin(batch.ids, left)
         self._left = (batch.step, np.union1d(left, batch.ids[~accepted]))
         audited = accepted & (random_uniform("audit", self.seed, batch.step, batch.ids) < self.gate.audit)
-        return served, Verdict(candidate, accepted, audited)
+        return served, Verdict(candidate, accepted, audited, allowed)
+
+    def _allowed(self, batch, predicted, bound, candidate) -> np.ndarray:
+        """Collective. What the bound of each cell may be, (n,); a budget is shared out once a step."""
+        if self.budget is None:
+            return self.tolerance.allowed(predicted)
+        if batch.iteration and self._shared is not None and self._shared[0] == batch.step:
+            return self._shared[1]
+        unknown = batch.sensitivity is None or not np.isfinite(predicted).all()
+        if self.comm.allreduce(int(unknown)):
+            return np.zeros(batch.ncells)
+        allowed = self.budget.allowed(batch.sensitivity(predicted), bound, candidate)
+        self._shared = (batch.step, allowed)
+        return allowed
 
     def _enter(self, batch, verdict, asked, truth, predicted, served, score) -> None:
         """Count, and note true answers: all of the first question of a step, later ones only counted."""
-        audited = int(verdict.audited.sum())
-        accepted = int(verdict.accepted.sum()) - audited
-        self.ledger.count(
-            calls=batch.ncells, accepted=accepted, audited=audited, fallback=batch.ncells - accepted - audited
-        )
+        self.ledger.count(**verdict.counts)
         was_audited = verdict.audited[asked]
         guess = np.ascontiguousarray(predicted[:, asked])
-        if audited:
-            self._enter_audits(guess, served[:, asked], truth.outputs, score[asked], was_audited)
+        if was_audited.any():
+            allowed = verdict.allowed[asked]
+            self._enter_audits(guess, served[:, asked], truth.outputs, score[asked], allowed, was_audited)
         if batch.iteration == 0 and self._suits(batch.dt):
             error = np.full(asked.size, np.inf)
             if self.surrogate.version and asked.size:
@@ -177,13 +178,14 @@ class Gate(Closure):
                 error,
             )
 
-    def _enter_audits(self, guess, served, truth, score, was_audited) -> None:
+    def _enter_audits(self, guess, served, truth, score, allowed, was_audited) -> None:
         """The answer that would have been given is told; the surrogate's own moves the level."""
         guess, served, truth = (np.ascontiguousarray(a[:, was_audited]) for a in (guess, served, truth))
         told = self.predictor.told(served, truth)
         self.ledger.audits(told, signed_error(self.outputs, served, truth))
         missed = self.predictor.misfit(guess, truth) > self.calibration.bound(score[was_audited])
-        self.ledger.count(missed=missed.sum(), beyond=(told > self.tolerance.limit).sum())
+        limit = self.tolerance.limit if self.budget is None else allowed[was_audited]
+        self.ledger.count(missed=missed.sum(), beyond=(told > limit).sum())
 
     def _merge(self, batch: Batch, asked: np.ndarray, truth: Answer, given: np.ndarray) -> Answer:
         outputs, state = given.copy(), batch.state.copy()
@@ -199,7 +201,7 @@ class Gate(Closure):
 
     def finish_step(self, step: int) -> dict[str, float]:
         """Collective. Count the step, move the level, keep new samples, and train when it is time."""
-        self._left = None
+        self._left = self._shared = None
         with self.timers.phase("calibrate"):
             self.inner.finish_step(step)
             figures = self.ledger.close_step()
@@ -228,24 +230,12 @@ class Gate(Closure):
 
     def totals(self) -> dict[str, object]:
         """Figures of the whole run for the summary."""
-        ledger = self.ledger
-        calls, audited = ledger["calls"], ledger["audited"]
-        counts = {name: ledger[name] for name in ("calls", "accepted", "audited", "fallback")}
-        return {
-            "closure": {
-                **counts,
-                "accepted_fraction": ledger["accepted"] / calls if calls else 0.0,
-                "versions": self.surrogate.version,
-            },
-            **{name: part for name, part in self.inner.totals().items() if name == "nested"},
-            "audit_error": ledger.audit_errors(),
-            "tolerance": self.tolerance.limit,
-            "tolerance_text": self.tolerance.text,
-            "coverage": {
-                "asked": self.gate.coverage,
-                "obtained": 1.0 - ledger["beyond"] / audited if audited else None,
-            },
-        }
+        totals = self.ledger.totals(self.gate.coverage)
+        totals["closure"]["versions"] = self.surrogate.version
+        totals |= {name: part for name, part in self.inner.totals().items() if name == "nested"}
+        if self.budget is not None:
+            return {**totals, "tolerance_text": f"{self.budget.tolerance:g} of the goal, over all cells"}
+        return {**totals, "tolerance": self.tolerance.limit, "tolerance_text": self.tolerance.text}
 
     def work(self) -> dict[str, float | None]:
         """That of the closure which gives true answers."""

@@ -90,6 +90,17 @@ class Ledger:
             "max": self.largest,
         }
 
+    def totals(self, coverage: float) -> dict[str, object]:
+        """Counts, errors and coverage (beside what was asked) of the whole run, for the summary."""
+        calls, audited = self["calls"], self["audited"]
+        counts = {name: self[name] for name in ("calls", "accepted", "audited", "fallback")}
+        obtained = 1.0 - self["beyond"] / audited if audited else None
+        return {
+            "closure": {**counts, "accepted_fraction": self["accepted"] / calls if calls else 0.0},
+            "audit_error": self.audit_errors(),
+            "coverage": {"asked": coverage, "obtained": obtained},
+        }
+
     def state(self) -> dict[str, np.ndarray]:
         """Totals as named arrays."""
         return {"total": self.total, "largest": np.array([self.largest])}

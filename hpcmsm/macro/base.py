@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field, allocate, rows_of
 
 
@@ -50,6 +51,24 @@ class MacroModel(ABC):
     @abstractmethod
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Collective. Take over the closure's outputs for these unknowns, by name, (size, ncells) each."""
+
+    def set_goal(self, formula, horizon: float) -> None:
+        """Choose what `goal_weights` is about, see gate.goal.
+
+        Raises:
+            ConfigError: this equation knows no adjoint.
+        """
+        raise ConfigError(
+            f"gate.macro_tolerance must be left out for {type(self).__name__}, got a value; only the heat "
+            "equation has an adjoint, use gate.tolerance"
+        )
+
+    def goal_weights(self, time: float, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Collective. What a relative error of one in each cell's outputs moves the goal by, (ncells,).
+
+        To be followed by `use`: the model keeps nothing of these outputs.
+        """
+        raise NotImplementedError
 
     def finish_step(self, before: float, now: float, unknown: np.ndarray) -> None:
         """Collective. Called once after each accepted step from time `before` to `now`; may renew `kept`."""

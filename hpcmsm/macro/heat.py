@@ -7,13 +7,14 @@ from functools import cached_property
 
 import numpy as np
 
-from hpcmsm.config import EXPLICIT, IMPLICIT, MacroSection
+from hpcmsm.config import EXPLICIT, IMPLICIT, Formula, MacroSection
 from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field
 from hpcmsm.grid import AXES, Grid, Rim
 from hpcmsm.kernels import Kernel
 from hpcmsm.macro.base import MethodOfLines
 from hpcmsm.macro.boundary import DIFFERENCE, SIDES, boundary_faces, flux_slope
+from hpcmsm.macro.goal import Goal
 
 TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0)
 # Components of a conductivity tensor of each size that act along the axes of a grid of each dimension.
@@ -106,8 +107,8 @@ class Heat(MethodOfLines):
                 continue
             axis, high = divmod(number, 2)
             target = self._sides[axis][high]
-            values = faces.evaluate(time, owned, self._owned_conductivity)
-            share = values[0] * faces.half_width / self._owned_conductivity[faces.normal, faces.cells]
+            values = faces.evaluate(time, owned, self.owned_conductivity)
+            share = values[0] * faces.half_width / self.owned_conductivity[faces.normal, faces.cells]
             for row, value in zip(target, (*values, share), strict=True):
                 row[...] = value.reshape(row.shape)
             if not any(formula.used & {"t", self._name} for formula in faces.given.values()):  # steady
@@ -120,7 +121,7 @@ class Heat(MethodOfLines):
 
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature."""
-        self._owned_conductivity = outputs[self.coefficient[0]][self._components]
+        self.owned_conductivity = outputs[self.coefficient[0]][self._components]
         # A steady flux does not ask for the conductivity.
         self._evaluated = {side for side in self._evaluated if self.faces[side].kind == "flux"}
         self._renew_faces()
@@ -157,7 +158,16 @@ class Heat(MethodOfLines):
             result -= (self.gain(before, result) - heat) / self.capacity_at(result)
         return result
 
-    def _with_ghosts(self, values: np.ndarray) -> np.ndarray:
+    def set_goal(self, formula: Formula, horizon: float) -> None:
+        """Choose the goal of `goal_weights`: a mean of the unknown with weights of x, y, z."""
+        self._goal = Goal(self, formula, horizon)
+
+    def goal_weights(self, time: float, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Collective. What a relative error of one in K of each cell moves the goal by, shape (ncells,)."""
+        self.use(unknown, outputs)
+        return self._goal.weights(time, unknown[0])
+
+    def with_ghosts(self, values: np.ndarray) -> np.ndarray:
         """Collective. Values of the owned cells with ghosts, until the next call that exchanges some."""
         self._exchange.placeArray(values)
         try:
@@ -168,7 +178,7 @@ class Heat(MethodOfLines):
     def _renew_faces(self) -> None:
         """Collective. What the normal components of K make of the faces."""
         for axis in range(self.grid.ndim):
-            conductivity = self._with_ghosts(self._owned_conductivity[axis])
+            conductivity = self.with_ghosts(self.owned_conductivity[axis])
             along = self.grid.ndim - 1 - axis
             n = self.grid.rank_shape[along]
             # All slower axes, this one, all faster axes.
@@ -188,12 +198,12 @@ class Heat(MethodOfLines):
         """Collective. The other components of K, if any rank has one that is not zero."""
         from mpi4py import MPI
 
-        components = self._owned_conductivity[self.grid.ndim :]
+        components = self.owned_conductivity[self.grid.ndim :]
         self._has_cross[0] = any(np.any(values != 0.0) for values in components)
         self.grid.comm.Allreduce(MPI.IN_PLACE, self._has_cross, op=MPI.MAX)
         if self._has_cross[0]:
             for target, values in zip(self._cross_terms, components, strict=True):
-                target[...] = self._with_ghosts(values)
+                target[...] = self.with_ghosts(values)
 
     def spatial(self, time: float, vector, out: np.ndarray | None = None) -> np.ndarray:
         """Collective. div(K grad T) + Q in W/m3, shape (ncells,); written into out where given."""
@@ -259,7 +269,7 @@ class Heat(MethodOfLines):
             for high in (0, 1):
                 faces = self.faces[SIDES[2 * axis + high]]
                 if faces is not None:
-                    slope = flux_slope(faces, time, owned, self._owned_conductivity)
+                    slope = flux_slope(faces, time, owned, self.owned_conductivity)
                     sides[high, 0] -= slope.reshape(sides[high, 0].shape)
             self._linear_sides[f"side_{AXES[axis]}"] = sides
         self._source_slope = 0.0
@@ -277,7 +287,7 @@ class Heat(MethodOfLines):
         from mpi4py import MPI
 
         ndim = self.grid.ndim
-        size = np.abs(self._owned_conductivity)
+        size = np.abs(self.owned_conductivity)
         mine = np.array([size[ndim:].max(initial=0.0), size[:ndim].max(initial=0.0)])
         largest = np.empty_like(mine)
         self.grid.comm.Allreduce(mine, largest, op=MPI.MAX)

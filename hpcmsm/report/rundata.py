@@ -88,8 +88,9 @@ class Run:
     def tolerance(self) -> float | None:
         """Error that the gate allows, relative to the size of the output; 1 where it was given in units."""
         given = (self.summary or {}).get("tolerance")
-        if given is None:
-            given = self.config.get("gate", {}).get("tolerance")
+        gate = self.config.get("gate", {})
+        if given is None and gate.get("macro_tolerance") is None:
+            given = gate.get("tolerance")
         return 1.0 if isinstance(given, str | dict) else given
 
     def column(self, name: str) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_effective_case_is_complete_and_reads_back_equal(text):
     assert again.to_toml() == written
     tables = tomllib.loads(written)
     # Every default stands in the file, so that it means the same under another version.
-    assert tables["gate"].keys() == {"tolerance", "coverage", "audit", "novelty", "blend"}
+    assert tables["gate"].keys() == {"tolerance", "coverage", "audit", "novelty", "blend", "goal"}
     assert tables["surrogate"]["members"] == first.surrogate.members
     assert tables["checkpoint"]["keep"] == 2 and tables["time"]["max_steps"] == 1_000_000
     assert set(tables["micro"]) >= set(tomllib.loads(text)["micro"])
@@ -197,7 +197,9 @@ def test_unknown_key_names_the_closest(override, closest):
 
 
 def test_unknown_key_without_a_close_one_lists_the_known():
-    assert refusal("gate.zzz=1").endswith("known keys are tolerance, coverage, audit, novelty, blend")
+    assert refusal("gate.zzz=1").endswith(
+        "known keys are tolerance, coverage, audit, novelty, blend, macro_tolerance, goal"
+    )
     assert "known keys are x_low, x_high, y_low" in refusal("macro.boundary.front.kind='flux'")
 
 
