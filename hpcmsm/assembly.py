@@ -90,11 +90,13 @@ def evaluate_cell_fields(case: Case, grid: Grid, micro: MicroModel) -> dict[str,
 
 def _check_range(field: Field, values: np.ndarray, grid: Grid) -> None:
     bad = np.flatnonzero(~((values >= field.lower) & (values <= field.upper)))
+    if field.whole and not bad.size:
+        bad = np.flatnonzero(values != np.rint(values))
     if bad.size:
-        cell = bad[0]
+        cell, kind = bad[0], "be a whole number and " if field.whole else ""
         where = ", ".join(f"{axis} = {x[cell]:.4g} m" for axis, x in grid.coordinates().items())
         raise ConfigError(
-            f"fields.{field.name}.value must lie between {field.lower:g} and {field.upper:g}, got "
+            f"fields.{field.name}.value must {kind}lie between {field.lower:g} and {field.upper:g}, got "
             f"{values[cell]:.6g} at {where} ({bad.size} cells); correct the formula"
         )
 

@@ -287,12 +287,13 @@ class GateSection(Section):
 class Material(Section):
     """Properties of a phase, as formulas of temperature in K.
 
-    A composite has a micro model of its own in place of a conductivity, and with it a surrogate and a gate.
+    conductivity: one formula, or one for each of the axes x, y[, z]. A composite has a micro model of its
+    own in place of it, and with that a surrogate and a gate.
     axes: which axes of that model lie along x, y[, z] of the cell around it, such as "zx"; "xy[z]" if left
     out.
     """
 
-    conductivity: Formula | None = None
+    conductivity: Formula | Annotated[list[Formula], Key(min_length=2, max_length=3)] | None = None
     heat_capacity: Formula | None = None
     source: str = ""
     micro: MicroSection | None = None

@@ -69,10 +69,11 @@ class NestedCell(MicroModel):
     Args:
         cell: model of the cell, to which these phases are inputs (`given_field`).
         below: models of the phases, by material.
-        conductivities: of the materials that are no composites, functions of temperature; for bounds.
+        conductivities: of the materials that are no composites, functions of temperature, one or one for
+            each axis; for bounds.
     """
 
-    def __init__(self, cell: MicroModel, below: dict[str, Below], conductivities: dict[str, Callable]):
+    def __init__(self, cell: MicroModel, below: dict[str, Below], conductivities: dict[str, list[Callable]]):
         self.cell, self.below, self.conductivities = cell, below, conductivities
         self.lower = {name: part.model for name, part in below.items()}
         self.nested = {}
@@ -184,18 +185,20 @@ class NestedCell(MicroModel):
     def admissible(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Whether K lies between Wiener's bounds for the materials that are no composites.
 
-        They hold over all scales: means of means are means over the leaves.
+        They hold over all scales: means of means are means over the leaves. Of a material with different
+        conductivities along its axes, wherever these lie, the least and the largest count.
         """
         if not self.phases or set(self.phases) - set(self.conductivities):
             return super().admissible(inputs, outputs)
         temperature = inputs[rows_of(self.inputs)["temperature"]][0]
         with np.errstate(all="ignore"):
-            phases = np.stack([self.conductivities[name](temperature) for name in self.phases])
+            phases = [[axis(temperature) for axis in self.conductivities[name]] for name in self.phases]
+            least, most = (np.stack([edge(values, axis=0) for values in phases]) for edge in (np.min, np.max))
             fractions = self.phase_fractions(inputs)
             ndim = NDIM[outputs.shape[0]]
             above, below = outputs.copy(), -outputs
-            above[:ndim] -= (1 - WIENER_SLACK) / (fractions / phases).sum(axis=0)
-            below[:ndim] += (1 + WIENER_SLACK) * (fractions * phases).sum(axis=0)
+            above[:ndim] -= (1 - WIENER_SLACK) / (fractions / least).sum(axis=0)
+            below[:ndim] += (1 + WIENER_SLACK) * (fractions * most).sum(axis=0)
             return (smallest_eigenvalue(above) >= 0) & (smallest_eigenvalue(below) >= 0)
 
     def draw_fields(self, ids: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,10 +12,17 @@ from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.nested import NestedCell, given_field, make_below
 
 
-def material_conductivity(materials: dict[str, Material], name: str) -> Callable:
-    """A function temperature (n,) K -> conductivity (n,) W/(m K) of a material that is no composite."""
-    formula = Expression(materials[name].conductivity, ("temperature",), f"materials.{name}.conductivity")
-    return lambda temperature: formula(temperature=temperature)
+def material_conductivities(materials: dict[str, Material], name: str) -> list[Callable]:
+    """What a material that is no composite conducts: one function for all axes, or one for each.
+
+    Each takes the temperature (n,) in K and gives W/(m K), shape (n,).
+    """
+    given = materials[name].conductivity
+    formulas = [
+        Expression(text, ("temperature",), f"materials.{name}.conductivity")
+        for text in (given if isinstance(given, list) else [given])
+    ]
+    return [lambda temperature, formula=formula: formula(temperature=temperature) for formula in formulas]
 
 
 def with_composites(
@@ -50,4 +57,4 @@ def with_composites(
             raise ConfigError(f"{error} (in [materials.{name}.micro])") from None
         below[name] = make_below(name, lower, materials[name].axes, row.stop - row.start)
     plain = [name for name, material in materials.items() if material.micro is None]
-    return NestedCell(model, below, {name: material_conductivity(materials, name) for name in plain})
+    return NestedCell(model, below, {name: material_conductivities(materials, name) for name in plain})

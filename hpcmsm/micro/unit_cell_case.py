@@ -14,7 +14,7 @@ from hpcmsm.errors import ConfigError
 from hpcmsm.micro.generators import KINDS, Recipe
 from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED, NAMED_IN_3D
 from hpcmsm.micro.nested import given_field
-from hpcmsm.micro.nested_case import material_conductivity
+from hpcmsm.micro.nested_case import material_conductivities
 from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.micro.varied import VariedUnitCell
 
@@ -158,11 +158,20 @@ def _check_phases(labels: np.ndarray, name: str, phases: list[str]) -> None:
 
 
 def _conductivity(materials: dict[str, Material], name: str, ndim: int):
-    """A function temperature (n,) K -> conductivity (n,) W/(m K) of a material; a Field of a composite."""
+    """Functions temperature (n,) K -> conductivity (n,) W/(m K) of a material: one, or one for each axis.
+
+    A Field for a composite. Where a material has more axes than the cell, the cell is a section.
+    """
     if name not in materials:
         close = difflib.get_close_matches(name, materials, 1)
         advice = f"did you mean '{close[0]}'?" if close else f"add a table [materials.{name}]"
         raise ConfigError(f"micro.phases must name materials of the case, got '{name}'; {advice}")
     if materials[name].micro is not None:
         return given_field(name, ndim)
-    return material_conductivity(materials, name)
+    functions = material_conductivities(materials, name)
+    if 1 < len(functions) < ndim:
+        raise ConfigError(
+            f"materials.{name}.conductivity must have one formula, or one for each of {ndim} axes, got "
+            f"{len(functions)}; add the missing one"
+        )
+    return functions[0] if len(functions) == 1 else functions[:ndim]

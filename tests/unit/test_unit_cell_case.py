@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hpcmsm.batch import Batch
 from hpcmsm.config import Material, MicroSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.micro.generators import Recipe
@@ -13,6 +14,10 @@ MATERIALS = {
     "fibre": Material(conductivity=9.0),
     "void": Material(conductivity=0.02),
 }
+
+
+def batch_of(inputs):
+    return Batch(np.arange(inputs.shape[1]), inputs, np.empty((0, inputs.shape[1])))
 
 
 def make(read_image=None, **options):
@@ -29,6 +34,22 @@ def test_drawn_microstructures_get_their_options():
     assert np.array_equal(grains.microstructure.labels, Recipe("voronoi", 2, 32, nphase=3).labels(0))
     field = make(microstructure="level_set", fraction=0.4, correlation_length=0.3)
     assert field.phase_fractions(np.array([[300.0]]))[1] == pytest.approx(0.4, abs=1e-3)
+
+
+def test_a_material_may_conduct_differently_along_the_axes():
+    anisotropic = MATERIALS | {"fibre": Material(conductivity=[2.0, 3.0, "20 + 0 * temperature"])}
+    section = MicroSection(
+        model="unit_cell", phases=["resin", "fibre"], microstructure="laminate", fraction=0.5
+    )
+    inputs, resin = np.array([[300.0]]), 1.3
+    k = from_case(section, anisotropic, {}, None).evaluate(batch_of(inputs)).outputs[:2, 0]
+    np.testing.assert_allclose(k, [2 / (1 / resin + 1 / 2.0), (resin + 3.0) / 2], rtol=1e-6)
+    section = MicroSection(**{**section.model_dump(), "ndim": 3})
+    k = from_case(section, anisotropic, {}, None).evaluate(batch_of(inputs)).outputs[:3, 0]
+    np.testing.assert_allclose(k[2], (resin + 20.0) / 2, rtol=1e-6)
+    flat = MATERIALS | {"fibre": Material(conductivity=[2.0, 3.0])}
+    with pytest.raises(ConfigError, match="one for each of 3 axes, got 2"):
+        from_case(section, flat, {}, None)
 
 
 def test_named_microstructures_still_take_a_fraction_of_the_cell():
