@@ -149,10 +149,15 @@ def _read_model(case: Case, micro: MicroModel, folder: Path):
     """The model file that the case names, or None; its fields must be those of the micro model."""
     if case.surrogate.load is None or not case.surrogate.enabled:
         return None
-    from hpcmsm.io.modelfile import read_model
+    from hpcmsm.io.modelfile import ENSEMBLE, read_model
 
     name = case.surrogate.load
     model = read_model(folder / name)
+    if model.kind != ENSEMBLE:
+        raise ConfigError(
+            f"surrogate.load must be a model of kind '{ENSEMBLE}', got '{model.kind}' in '{name}'; models of "
+            "images answer no runs yet"
+        )
     for mine, theirs in ((micro.inputs, model.inputs), (micro.outputs, model.outputs)):
         connect(mine, theirs, f"micro model '{case.micro.model}'", f"surrogate.load '{name}'")
         if [field.name for field in mine] != [field.name for field in theirs]:

@@ -27,6 +27,7 @@ STREAMS = {
             "microstructure",
             "atoms",
             "nested",
+            "turn",
         ),
         start=1,
     )

@@ -148,7 +148,7 @@ def sparse_conductivity(*faces: np.ndarray) -> np.ndarray:
     )
 
 
-def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000):
+def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000, start=None):
     """K of a batch of cells by conjugate gradients, preconditioned by the Laplacian through FFTs.
 
     This is what a careful NumPy user would write: batched, load after load.
@@ -156,6 +156,7 @@ def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000):
     Args:
         faces: kx, ky (, kz), each of shape (ncells, n, n) or (ncells, n, n, n).
         tolerance: of the residual's 2-norm, relative to the right-hand side.
+        start: correctors of each load to begin with, of the shape of the faces; None: zero.
     Returns:
         K (ncomponent, ncells) from the energy, iterations (ncells,) of the slowest load.
     """
@@ -182,8 +183,9 @@ def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000):
 
     loads = [k - np.roll(k, 1, -1 - axis) for axis, k in enumerate(faces)]
     solutions, steps = [], np.zeros(len(faces[0]), int)
-    for b in loads:
-        x, r = np.zeros_like(b), b.copy()
+    for number, b in enumerate(loads):
+        x = np.zeros_like(b) if start is None else start[number].copy()
+        r = b - operator(x)
         p = z = precondition(r)
         rz, target = dot(r, z), tolerance**2 * dot(b, b) + 1e-300
         for step in range(1, most + 1):

@@ -21,17 +21,17 @@ from hpcmsm.io.samples import (
 from hpcmsm.io.sealed import SealedReader
 from hpcmsm.surrogate.base import Samples
 
-KIND = "model"
+KIND, ENSEMBLE = "model", "ensemble"
 WIDEST, MOST_LAYERS, MOST_MEMBERS = 4096, 8, 64
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained ensemble, as a file holds it.
+    """A trained surrogate, as a file holds it.
 
     Args:
         inputs, outputs: fields of the closure that it answers for.
-        state: arrays of `Ensemble.state()`.
+        state: arrays of its `state()`.
         training, calibration: samples it was trained on, and samples kept apart for calibration.
         errors, scores: of the calibration samples, shape (n,).
         start: digest of the weights that training began with.
@@ -39,6 +39,7 @@ class Model:
         history: figures of the training, what JSON can hold.
         case, microstructure: those of the dataset.
         provenance: versions, host, commit.
+        kind: "ensemble", "cnn" or "fno".
     """
 
     inputs: tuple[Field, ...]
@@ -54,6 +55,7 @@ class Model:
     case: str = ""
     microstructure: str = ""
     provenance: dict = field(default_factory=dict)
+    kind: str = ENSEMBLE
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -77,6 +79,7 @@ def write_model(comm, path: Path, model: Model) -> None:
         "outputs": describe_fields(model.outputs),
         "start": model.start,
         "nsample": model.nsample,
+        "surrogate": model.kind,
     }
 
     def fill(writer):
@@ -104,10 +107,12 @@ def read_model(path: Path) -> Model:
         inputs, outputs = read_fields(reader.header["inputs"]), read_fields(reader.header["outputs"])
         calibration = get_samples(reader, "calibration", inputs, outputs)
         count = (len(calibration),)
+        kind = str(reader.header.get("surrogate", ENSEMBLE))
+        read_state = _read_state if kind == ENSEMBLE else _read_image_state
         return Model(
             inputs,
             outputs,
-            _read_state(reader, inputs, outputs),
+            read_state(reader, inputs, outputs),
             get_samples(reader, "training", inputs, outputs),
             calibration,
             get_array(reader, "calibration/errors", count, np.float64),
@@ -118,7 +123,23 @@ def read_model(path: Path) -> Model:
             reader.text("config"),
             reader.text("microstructure"),
             json.loads(reader.text("provenance")),
+            kind,
         )
+
+
+def _read_image_state(reader: SealedReader, inputs, outputs) -> dict[str, np.ndarray]:
+    """Arrays of an `ImageSurrogate`, whose sizes it will compare with those of its network."""
+    weights = reader.array("surrogate/weights")
+    state = {"weights": get_array(reader, "surrogate/weights", (weights.size,), np.float32)}
+    for name in ("version", "alone"):
+        state[name] = get_array(reader, f"surrogate/{name}", (1,), np.int64)
+    for name in ("factor", "noise", "part"):
+        if f"surrogate/{name}" in reader.names("arrays"):
+            shape = reader.array(f"surrogate/{name}").shape
+            state[name] = get_array(reader, f"surrogate/{name}", shape, np.float64)
+    if state["version"][0] < 1:
+        raise reader.damaged("version must be positive")
+    return state
 
 
 def _read_state(reader: SealedReader, inputs, outputs) -> dict[str, np.ndarray]:

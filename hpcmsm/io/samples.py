@@ -58,6 +58,7 @@ def describe_fields(fields: tuple[Field, ...]) -> list[dict]:
             "lower": field.lower if math.isfinite(field.lower) else None,
             "upper": field.upper if math.isfinite(field.upper) else None,
             "spd": field.spd,
+            "whole": field.whole,
         }
         for field in fields
     ]
@@ -87,6 +88,7 @@ def _read_field(fact: dict) -> Field:
         -math.inf if fact["lower"] is None else float(fact["lower"]),
         math.inf if fact["upper"] is None else float(fact["upper"]),
         bool(fact["spd"]),
+        whole=bool(fact.get("whole", False)),
     )
 
 

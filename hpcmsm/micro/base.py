@@ -109,6 +109,13 @@ class MicroModel(ABC):
         """
         return []
 
+    def images(self, inputs: np.ndarray) -> np.ndarray | None:
+        """Conductivity of every point of the cells, (n, [nz,] ny, nx), or None if it has no such points.
+
+        Surrogates of kinds "cnn" and "fno" learn from these images. NaN where the inputs are bad.
+        """
+        return None
+
     def facts(self) -> dict[str, object]:
         """What a reader of a result needs to know about this model, for logs and files."""
         return {"model": type(self).__name__}

@@ -220,6 +220,20 @@ class UnitCell(MicroModel):
         fractions = [round(part * cell.largest_fraction, 2) for part in SHOWN_FRACTIONS]
         return [(f"{cell.name}, fraction {value:g}", cell.pixels(value), names) for value in fractions]
 
+    def images(self, inputs: np.ndarray) -> np.ndarray | None:
+        """W/(m K), (n, [nz,] ny, nx); None without labels, or where axes conduct differently."""
+        if self.microstructure.labels is None or len(self.conductivities) > 1:
+            return None
+        phases = self._phase_conductivities(inputs)[0]
+        cells = zip(self._labels_of_cells(inputs), phases.T, strict=True)
+        empty = np.full(self.microstructure.labels.shape, np.nan)
+        images = [empty if labels is None else values[labels] for labels, values in cells]
+        return np.stack(images) if images else np.zeros((0, *empty.shape))
+
+    def _labels_of_cells(self, inputs: np.ndarray) -> list[np.ndarray | None]:
+        """The labels of each cell, None where it has none."""
+        return [self.microstructure.labels] * inputs.shape[1]
+
     def facts(self) -> dict[str, object]:
         """Microstructure, resolution, tolerance, backend; fraction and names of the phases if given."""
         facts = {

@@ -128,6 +128,13 @@ class VariedUnitCell(UnitCell):
         occurring = np.unique(numbers[known])
         return occurring, np.searchsorted(occurring, numbers), known
 
+    def _labels_of_cells(self, inputs: np.ndarray) -> list[np.ndarray | None]:
+        _, _, known = self._realisations(inputs)
+        return [
+            self._labels_of(int(number)) if good else None
+            for number, good in zip(inputs[-1], known, strict=True)
+        ]
+
     def _labels_of(self, number: int) -> np.ndarray:
         """Labels of a realisation, of which the latest are kept."""
         if number in self._kept:

@@ -50,7 +50,8 @@ def collect(case: Case, folder: Path, count: int, given: list[str], comm) -> Dat
         micro = _memoryless(_micro_of(case, folder))
         if not 1 <= count <= MOST_SAMPLES:
             raise ConfigError(f"-n must lie between 1 and {MOST_SAMPLES}, got {count}; change it")
-        points = sobol_points(input_ranges(micro, given), count, case.seed)
+        whole = np.array([field.whole for field in micro.inputs for _ in field.component_names])
+        points = sobol_points(input_ranges(micro, given), count, case.seed, whole)
         whole = [field.whole for field in micro.inputs for _ in field.component_names]
         points[whole] = np.rint(points[whole])
     table = _answers(micro, points, case.time.step, comm)
@@ -69,6 +70,15 @@ def collect(case: Case, folder: Path, count: int, given: list[str], comm) -> Dat
 
 def _micro_of(case: Case, folder: Path) -> MicroModel:
     return make_micro(case.micro, case.materials, case.fields, folder, partial(read_labels, folder))
+
+
+def micro_of_text(case: str, folder: Path) -> MicroModel:
+    """The micro model of a case whose text a dataset or a model carries.
+
+    Args:
+        folder: where images are looked for.
+    """
+    return _micro_of(parse_case(case, "the dataset's case"), folder)
 
 
 def _memoryless(micro: MicroModel) -> MicroModel:
@@ -114,14 +124,22 @@ def _range(value: str, text: str, lowest: float, highest: float) -> tuple[float,
     return lower, upper
 
 
-def sobol_points(ranges: np.ndarray, count: int, seed: int) -> np.ndarray:
+def sobol_points(ranges: np.ndarray, count: int, seed: int, whole: np.ndarray | None = None) -> np.ndarray:
     """The first `count` points of a scrambled Sobol sequence, shape (ninput, count).
+
+    Args:
+        ranges: lowest and highest values, shape (2, ninput).
+        whole: which inputs take whole numbers only, shape (ninput,) bool.
 
     Source: Sobol 1967; scrambling: Owen 1998, doi 10.1145/272991.273010.
     """
     sequence = qmc.Sobol(ranges.shape[1], scramble=True, seed=np.random.default_rng(seed))
     unit = sequence.random_base2(max(0, int(count - 1).bit_length()))[:count].T
-    return np.ascontiguousarray(ranges[0][:, None] + (ranges[1] - ranges[0])[:, None] * unit)
+    points = ranges[0][:, None] + (ranges[1] - ranges[0])[:, None] * unit
+    if whole is not None:
+        lowest, highest = ranges[:, whole, None]
+        points[whole] = np.floor(lowest + (highest - lowest + 1.0) * unit[whole])
+    return np.ascontiguousarray(points)
 
 
 def _answers(micro: MicroModel, points: np.ndarray, dt: float, comm) -> np.ndarray:

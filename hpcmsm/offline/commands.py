@@ -84,10 +84,30 @@ def add_train(commands) -> None:
     )
     parser.add_argument("data", type=Path, nargs="+", help="datasets of 'hpcmsm collect'")
     parser.add_argument("-o", "--output", type=Path, required=True, help="model to write (.h5)")
+    parser.add_argument(
+        "--kind",
+        choices=("ensemble", "cnn", "fno"),
+        default="ensemble",
+        help="networks of the inputs (ensemble), or of images of the cells: convolutions (cnn), or a "
+        "Fourier neural operator for the field in the cell (fno)",
+    )
+    parser.add_argument(
+        "--bounds",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="cnn, fno: weight of leaving Wiener's bounds (0)",
+    )
+    parser.add_argument(
+        "--weight",
+        default="",
+        metavar="FORMULA",
+        help="weight of a sample in the loss, a formula of the inputs",
+    )
     parser.add_argument("--hidden", type=int, nargs="+", help="neurons of each hidden layer (default: 16 16)")
     parser.add_argument("--members", type=int, help="networks of the ensemble (default: 5)")
     parser.add_argument("--goal", type=float, default=1e-4, help="relative error that is enough (1e-4)")
-    parser.add_argument("--epochs", type=int, default=60, help="most steps of a network (60)")
+    parser.add_argument("--epochs", type=int, help="most steps of a network (60; cnn, fno: 100 passes)")
     parser.add_argument("--seed", type=int, default=1, help="of the split and of the first weights (1)")
     parser.add_argument("--tune", type=int, default=0, metavar="N", help="try N recipes, take the best")
     parser.add_argument("--journal", type=Path, help="file of finished trials (default: OUTPUT.trials.json)")
@@ -110,6 +130,7 @@ def train(options) -> int:
     comm = _start()
     with together(comm):
         recipe, start, dataset, samples, cheap = _read_inputs(options)
+        render = _render(options, dataset)
     trials = []
     if options.tune:
         journal = options.journal or options.output.with_suffix(".trials.json")
@@ -117,7 +138,7 @@ def train(options) -> int:
             learns = training.split(samples, recipe.seed).training
         recipe, trials = tune(recipe, learns, dataset.inputs, dataset.outputs, options.tune, journal, comm)
         _say(comm, trial_table(trials))
-    model = training.train(dataset, samples, recipe, comm, start, cheap, trials)
+    model = training.train(dataset, samples, recipe, comm, start, cheap, trials, render)
     write_model(comm, options.output, training.without_samples(model) if options.without_samples else model)
     with together(comm):
         files = write_learning_curve(options.output, model.history["curve"]) if comm.rank == 0 else []
@@ -127,6 +148,15 @@ def train(options) -> int:
     return 0
 
 
+def _render(options, dataset):
+    """Images of the cells of a dataset, for kinds that learn from them."""
+    if options.kind == "ensemble":
+        return None
+    from hpcmsm.offline.collect import micro_of_text
+
+    return micro_of_text(dataset.case, options.data[0].parent).images
+
+
 def _read_inputs(options):
     """Recipe, model to start from, first dataset, its samples, and cheap samples."""
     from hpcmsm.io.modelfile import read_model
@@ -134,6 +164,8 @@ def _read_inputs(options):
 
     recipe = _recipe(options)
     dataset, samples = training.read_datasets(options.data)
+    if recipe.weight:
+        samples = training.weighed(samples, dataset.inputs, recipe.weight)
     start, cheap = None, None
     if options.start is not None:
         if options.tune or options.hidden or options.members:
@@ -142,10 +174,16 @@ def _read_inputs(options):
                 "training begins with brings its own networks"
             )
         start = read_model(options.start)
+        if start.kind != options.kind:
+            raise ConfigError(
+                f"--from must name a model of --kind '{options.kind}', got '{start.kind}' in "
+                f"{options.start.name}; give the same --kind"
+            )
         training.check_fields(
             dataset, start, f"dataset {options.data[0].name}", f"model {options.start.name}"
         )
-        recipe = replace(recipe, hidden=start.hidden, members=start.members)
+        if start.kind == "ensemble":
+            recipe = replace(recipe, hidden=start.hidden, members=start.members)
     if options.cheap is not None:
         other, cheap = training.read_datasets(options.cheap)
         name = options.cheap[0].name
@@ -159,7 +197,12 @@ def _recipe(options):
     from hpcmsm.offline.train import Recipe
 
     limits = {"goal": (0.0, 1.0), "epochs": (1, 10**6), "members": (2, 64), "seed": (0, 2**63 - 1)}
-    limits |= {"tune": (0, 10**4)}
+    limits |= {"tune": (0, 10**4), "bounds": (0.0, 1e6)}
+    if options.kind != "ensemble" and (options.tune or options.hidden or options.members or options.cheap):
+        raise ConfigError(
+            f"--kind {options.kind} must go without --tune, --hidden, --members and --cheap, got one of "
+            "them; leave it out"
+        )
     for name, (lower, upper) in limits.items():
         value = getattr(options, name)
         if value is not None and not lower <= value <= upper:
@@ -167,7 +210,10 @@ def _recipe(options):
     hidden = tuple(options.hidden or Recipe.hidden)
     if not all(1 <= width <= 1024 for width in hidden) or len(hidden) > 4:
         raise ConfigError(f"--hidden must be 1 to 4 widths from 1 to 1024, got {list(hidden)}; try 16 16")
-    return Recipe(hidden, options.members or Recipe.members, options.goal, options.epochs, options.seed)
+    sizes = (hidden, options.members or Recipe.members)
+    rest = (options.kind, options.bounds, options.weight)
+    epochs = options.epochs or (60 if options.kind == "ensemble" else 100)
+    return Recipe(*sizes, options.goal, epochs, options.seed, *rest)
 
 
 def add_merge(commands) -> None:

@@ -12,14 +12,18 @@ from mpi4py import MPI
 
 from hpcmsm.errors import SetupError
 from hpcmsm.io.dataset import Dataset, read_dataset
-from hpcmsm.io.modelfile import Model, read_model
+from hpcmsm.io.modelfile import ENSEMBLE, Model, read_model
+from hpcmsm.offline.collect import micro_of_text
 from hpcmsm.offline.train import check_fields
-from hpcmsm.surrogate.base import Samples
+from hpcmsm.surrogate.base import Samples, Surrogate
 from hpcmsm.surrogate.ensemble import Ensemble
+from hpcmsm.surrogate.registry import make_image_surrogate
 
 REPEATS = 5  # permutations of each input
 NGRID = 25  # points of a curve of partial dependence
 MOST_CURVES = 256  # samples that such a curve is the mean over
+MOST_IMAGES = 16  # the same for surrogates that see images, and cells whose saliency is told
+PICTURED = 4  # of these
 NBINS = 8  # into which the range of an input is cut to find where errors are large
 SEED = 1
 
@@ -32,11 +36,14 @@ class Explanation:
     dependence: per input, value and output, the mean and the spread over the samples.
     fallback: per input, the part of the variance of ln error and ln score that it explains alone, and
         the range of it in which the scores are largest.
+    saliency: for models of images, per sample and conductivity in it, the share of the area and of the
+        sensitivity d ln tr K / d ln k, which sums to 1 over a cell.
     """
 
     importance: list[dict]
     dependence: list[dict]
     fallback: list[dict]
+    saliency: list[dict] = ()
 
 
 def explain_files(model_path: Path, data_path: Path, folder: Path) -> tuple[Explanation, list[Path]]:
@@ -46,31 +53,75 @@ def explain_files(model_path: Path, data_path: Path, folder: Path) -> tuple[Expl
         CheckpointError: a file is missing or damaged.
         ConfigError: they are of different fields. SetupError: the folder cannot be written.
     """
-    from hpcmsm.offline.pictures import draw_dependence, draw_fallback, draw_importance
+    from hpcmsm.offline.pictures import draw_dependence, draw_fallback, draw_importance, draw_saliency
 
     model, data = read_model(model_path), read_dataset(data_path)
     check_fields(model, data, f"model {model_path.name}", f"dataset {data_path.name}")
-    found = explain(model, data)
+    surrogate = surrogate_of(model, data_path.parent)
+    found = explain(surrogate, data)
     contents = {
         "importance.csv": csv_text(found.importance),
         "dependence.csv": csv_text(found.dependence),
         "fallback.csv": csv_text(found.fallback),
         "importance.png": draw_importance(found.importance),
         "dependence.png": draw_dependence(found.dependence, units_of(data)),
-        "fallback.png": draw_fallback(*errors_of(model, data), data),
+        "fallback.png": draw_fallback(*errors_of(surrogate, data), data),
     }
+    if found.saliency:
+        images, saliency = salient_images(surrogate, data.samples)
+        contents["saliency.csv"] = csv_text(found.saliency)
+        contents["saliency.png"] = draw_saliency(images[:PICTURED], saliency[:PICTURED])
     return found, [write_result(folder / name, content) for name, content in contents.items()]
 
 
-def explain(model: Model, data: Dataset) -> Explanation:
-    """Everything that can be said of a model with the samples of a dataset."""
-    ensemble, names = ensemble_of(model), input_names(data)
-    samples = data.samples
+def explain(surrogate: Surrogate, data: Dataset) -> Explanation:
+    """Everything that can be said of a surrogate with the samples of a dataset."""
+    names, samples = input_names(data), data.samples
     return Explanation(
-        permutation_importance(ensemble, samples, names),
-        partial_dependence(ensemble, samples, names),
-        fallback_drivers(*errors_of(model, data), samples.inputs, names),
+        permutation_importance(surrogate, samples, names),
+        partial_dependence(surrogate, samples, names),
+        fallback_drivers(*errors_of(surrogate, data), samples.inputs, names),
+        saliency_table(surrogate, samples),
     )
+
+
+def surrogate_of(model: Model, folder: Path) -> Surrogate:
+    """The surrogate of a model file, on this rank alone.
+
+    Args:
+        folder: where images of the micro model are looked for.
+    """
+    if model.kind == ENSEMBLE:
+        return ensemble_of(model)
+    render = micro_of_text(model.case, folder).images
+    surrogate = make_image_surrogate(model.kind, model.inputs, model.outputs, MPI.COMM_SELF, 0, render=render)
+    surrogate.load_state(model.state)
+    return surrogate
+
+
+def saliency_table(surrogate: Surrogate, samples: Samples) -> list[dict]:
+    """Where in the cells of the first samples a surrogate looks; nothing for one that sees no images."""
+    if not hasattr(surrogate, "saliency"):
+        return []
+    rows = []
+    for sample, (image, shares) in enumerate(zip(*salient_images(surrogate, samples), strict=True)):
+        for value in np.unique(image):
+            there = image == value
+            rows.append(
+                {
+                    "sample": sample,
+                    "conductivity": float(value),
+                    "area": float(there.mean()),
+                    "sensitivity": float(shares[there].sum()),
+                }
+            )
+    return rows
+
+
+def salient_images(surrogate: Surrogate, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Conductivities and sensitivities (n, ny, nx) of the cells of the first samples."""
+    inputs = np.ascontiguousarray(samples.inputs[:, :MOST_IMAGES])
+    return surrogate.render(inputs), surrogate.saliency(inputs)
 
 
 def ensemble_of(model: Model) -> Ensemble:
@@ -93,14 +144,13 @@ def units_of(data: Dataset) -> dict[str, str]:
     return {name: field.unit for field in fields for name in field.component_names}
 
 
-def errors_of(model: Model, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def errors_of(ensemble: Surrogate, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """True relative errors and scores of the samples, shape (n,) each."""
-    ensemble = ensemble_of(model)
     predicted, scores = ensemble.predict(data.samples.inputs)
     return ensemble.misfit(predicted, data.samples.outputs), scores
 
 
-def permutation_importance(ensemble: Ensemble, samples: Samples, names: list[str]) -> list[dict]:
+def permutation_importance(ensemble: Surrogate, samples: Samples, names: list[str]) -> list[dict]:
     """How much worse the answers get when the values of one input are shuffled among the samples.
 
     Source: Breiman 2001, doi 10.1023/A:1010933404324.
@@ -123,17 +173,19 @@ def _size(errors: np.ndarray) -> float:
     return float(np.sqrt(np.mean(errors**2)))
 
 
-def partial_dependence(ensemble: Ensemble, samples: Samples, names: list[str]) -> list[dict]:
+def partial_dependence(ensemble: Surrogate, samples: Samples, names: list[str]) -> list[dict]:
     """Answers as a function of one input, the mean over what the other inputs are in the samples.
 
     Source: Friedman 2001, doi 10.1214/aos/1013203451.
     """
-    step = -(-samples.inputs.shape[1] // MOST_CURVES)
+    most = MOST_IMAGES if hasattr(ensemble, "saliency") else MOST_CURVES
+    step = -(-samples.inputs.shape[1] // most)
     others = samples.inputs[:, ::step]
     outputs = [name for field in ensemble.outputs for name in field.component_names]
+    whole = [field.whole for field in ensemble.inputs for _ in field.component_names]
     rows = []
     for row, name in enumerate(names):
-        for value in np.linspace(samples.inputs[row].min(), samples.inputs[row].max(), NGRID):
+        for value in _grid(samples.inputs[row], whole[row]):
             inputs = others.copy()
             inputs[row] = value
             answers = ensemble.predict(inputs)[0]
@@ -143,6 +195,12 @@ def partial_dependence(ensemble: Ensemble, samples: Samples, names: list[str]) -
                 facts = {key: float(number) for key, number in facts.items()}
                 rows.append({"input": name, "value": float(value), "output": output, **facts})
     return rows
+
+
+def _grid(values: np.ndarray, whole: bool) -> np.ndarray:
+    """Where a curve is drawn; whole numbers between them where an input takes no others."""
+    grid = np.linspace(values.min(), values.max(), NGRID)
+    return np.unique(np.rint(grid)) if whole else grid
 
 
 def fallback_drivers(

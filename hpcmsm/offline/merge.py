@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcmsm.errors import ConfigError
-from hpcmsm.io.modelfile import Model, read_model
+from hpcmsm.io.modelfile import ENSEMBLE, Model, read_model
 from hpcmsm.offline.collect import sorted_samples
 from hpcmsm.offline.train import check_fields
 from hpcmsm.surrogate.ensemble import Ensemble
@@ -25,6 +25,10 @@ def merge_files(paths: list[Path], comm) -> Model:
     names = [path.name for path in paths]
     for model, name in zip(models, names, strict=True):
         check_fields(models[0], model, f"model {names[0]}", f"model {name}")
+        if model.kind != ENSEMBLE:
+            raise ConfigError(
+                f"models to merge must be of kind '{ENSEMBLE}', got '{model.kind}' in {name}; leave it out"
+            )
         if (model.hidden, model.members) != (models[0].hidden, models[0].members):
             raise ConfigError(
                 f"models to merge must have the same networks, got {models[0].members} of "

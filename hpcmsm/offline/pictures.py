@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from hpcmsm.io.dataset import Dataset
 from hpcmsm.offline.explain import csv_text, input_names, units_of, write_result
-from hpcmsm.report.style import BLUE, GREY, RED, SEQUENCE, figure, render, styled
+from hpcmsm.report.style import BLUE, DPI, GREY, RED, SEQUENCE, WIDTH, figure, render, styled
 
 
 def write_learning_curve(model: Path, rows: list[dict]) -> list[Path]:
@@ -74,4 +75,25 @@ def draw_fallback(errors: np.ndarray, scores: np.ndarray, data: Dataset) -> byte
         axes.set(xlabel=f"{name} [{units[name]}]", ylabel="relative")
     panels[0].set_title("Where scores are large, cells fall back")
     panels[0].legend()
+    return render(drawing)
+
+
+@styled
+def draw_saliency(images: np.ndarray, saliency: np.ndarray) -> bytes:
+    """Cells (n, ny, nx) above, and below them how much K depends on the conductivity of each point."""
+    drawing = Figure(figsize=(WIDTH, 5.6), dpi=DPI, layout="constrained")
+    axes = drawing.subplots(2, len(images), squeeze=False)
+    # In parts of what a point of a uniform cell has.
+    shares = saliency * images[0].size
+    limits = {"vmin": 0.0, "vmax": float(np.quantile(shares, 0.99))}
+    for column, (image, share) in enumerate(zip(images, shares, strict=True)):
+        above = axes[0, column].imshow(image, origin="lower", cmap="Greys")
+        below = axes[1, column].imshow(share, origin="lower", cmap="viridis", **limits)
+    for place in axes.flat:
+        place.set_xticks([])
+        place.set_yticks([])
+        place.grid(False)
+    drawing.colorbar(above, ax=axes[0], label="conductivity [W/(m K)]", shrink=0.8)
+    drawing.colorbar(below, ax=axes[1], label="sensitivity, mean 1", shrink=0.8)
+    drawing.suptitle("Cells, and how much their conductivity depends on each point")
     return render(drawing)

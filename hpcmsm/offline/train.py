@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from hpcmsm.errors import ConfigError
+from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field, connect
 from hpcmsm.io.checksum import array_digest
 from hpcmsm.io.dataset import Dataset, read_dataset
-from hpcmsm.io.modelfile import Model
+from hpcmsm.io.modelfile import ENSEMBLE, Model
 from hpcmsm.offline.collect import sorted_samples
 from hpcmsm.parallel import random_uniform, together
 from hpcmsm.surrogate import transform
-from hpcmsm.surrogate.base import Samples
+from hpcmsm.surrogate.base import Samples, Surrogate
 from hpcmsm.surrogate.ensemble import Ensemble
 from hpcmsm.surrogate.learner import FEWEST_SAMPLES
+from hpcmsm.surrogate.registry import make_image_surrogate
 
 # Of 512 samples 128 calibrate: a coverage of 0.99 can only be vouched for by at least 99.
 CALIBRATION_PART, TEST_PART = 0.25, 0.15
@@ -28,17 +30,42 @@ HIDDEN_OF_DIFFERENCE = (4,)
 CHEAP = 1_000_000  # added to the iteration of cheap samples
 
 Fields = tuple[Field, ...]
+Render = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a surrogate is made; see `Ensemble`."""
+    """How a surrogate is made; see `Ensemble`, and `ImageSurrogate` for the kinds "cnn" and "fno"."""
 
     hidden: tuple[int, ...] = (16, 16)
     members: int = 5
     goal: float = 1e-4
     epochs: int = 60
     seed: int = 1
+    kind: str = "ensemble"
+    bounds: float = 0.0
+    weight: str = ""
+
+    def surrogate(self, inputs: Fields, outputs: Fields, comm, render: Render | None) -> Surrogate:
+        """Collective. An untrained surrogate of this recipe.
+
+        Args:
+            render: images of the cells, see `ImageSurrogate`; for kinds that learn from images.
+        """
+        if self.kind == "ensemble":
+            return self.ensemble(inputs, outputs, comm)
+        return make_image_surrogate(
+            self.kind,
+            inputs,
+            outputs,
+            comm,
+            self.seed,
+            render=render,
+            goal=self.goal,
+            epochs=self.epochs,
+            bounds=self.bounds,
+            weighted=bool(self.weight),
+        )
 
     def ensemble(self, inputs: Fields, outputs: Fields, comm) -> Ensemble:
         """Collective. An untrained ensemble of this recipe."""
@@ -51,6 +78,7 @@ class Recipe:
             hidden=self.hidden,
             goal=self.goal,
             epochs=self.epochs,
+            weighted=bool(self.weight),
         )
 
 
@@ -94,6 +122,21 @@ def check_fields(wanted, offered, who: str, by: str) -> None:
             )
 
 
+def weighed(samples: Samples, inputs: Fields, formula: str) -> Samples:
+    """Samples whose weight in the loss is a formula of the inputs.
+
+    Raises:
+        ConfigError: the formula is wrong, or not positive everywhere.
+    """
+    names = [name for field in inputs for name in field.component_names]
+    weight = Expression(formula, tuple(names), "--weight")(**dict(zip(names, samples.inputs, strict=True)))
+    if not (np.isfinite(weight).all() and (weight > 0.0).all()):
+        raise ConfigError(
+            f"--weight must be positive for all samples, got {float(np.min(weight)):g}; correct the formula"
+        )
+    return replace(samples, weight=weight)
+
+
 def split(samples: Samples, seed: int) -> Split:
     """Draw by lot, for each sample by its key, whether it trains, calibrates or tests."""
     lot = random_uniform("split", seed, samples.step, samples.iteration, samples.ids)
@@ -107,9 +150,17 @@ def split(samples: Samples, seed: int) -> Split:
     return parts
 
 
-def learn(recipe: Recipe, start: Model | None, samples: Samples, inputs: Fields, outputs: Fields, comm):
-    """Collective. An ensemble trained on samples, from the weights of another model if there is one."""
-    ensemble = recipe.ensemble(inputs, outputs, comm)
+def learn(
+    recipe: Recipe,
+    start: Model | None,
+    samples: Samples,
+    inputs: Fields,
+    outputs: Fields,
+    comm,
+    render: Render | None = None,
+):
+    """Collective. A surrogate trained on samples, from the weights of another model if there is one."""
+    ensemble = recipe.surrogate(inputs, outputs, comm, render)
     if start is not None:
         ensemble.load_state(start.state)
     ensemble.train(samples)
@@ -157,29 +208,36 @@ def _answered(samples: Samples, outputs: np.ndarray) -> Samples:
 
 
 def teacher(
-    recipe: Recipe, inputs: Fields, outputs: Fields, comm, start: Model | None, cheap: Samples | None
+    recipe: Recipe,
+    inputs: Fields,
+    outputs: Fields,
+    comm,
+    start: Model | None,
+    cheap: Samples | None,
+    render: Render | None = None,
 ):
-    """Collective. A function that makes an ensemble of samples, with what is known already.
+    """Collective. A function that makes a surrogate of samples, with what is known already.
 
-    Where there is a cheaper or an older model and what it was trained on, the difference to it is
-    learnt; where there is only a model, training begins with its weights.
+    Kinds that learn from images begin with the weights of another model. Else, where there is a cheaper
+    or an older model and what it was trained on, the difference to it is learnt; where there is only a
+    model, training begins with its weights.
     """
     base = None
     if cheap is not None:
         base = learn(recipe, start, cheap, inputs, outputs, comm)
-    elif start is not None and len(start.training):
+    elif start is not None and len(start.training) and recipe.kind == ENSEMBLE:
         base, cheap = recipe.ensemble(inputs, outputs, comm), set_apart(start.training)
         base.load_state(start.state)
 
-    def teach(samples: Samples) -> Ensemble:
+    def teach(samples: Samples) -> Surrogate:
         if base is None:
-            return learn(recipe, start, samples, inputs, outputs, comm)
+            return learn(recipe, start, samples, inputs, outputs, comm, render)
         return learn_difference(recipe, base, cheap, samples, comm)
 
     return teach
 
 
-def learning_curve(teach: Callable[[Samples], Ensemble], parts: Split) -> tuple[Ensemble, list[dict]]:
+def learning_curve(teach: Callable[[Samples], Surrogate], parts: Split) -> tuple[Surrogate, list[dict]]:
     """Collective. Train on more and more samples; the last ensemble and one row of test errors per size."""
     rows, ensemble = [], None
     for size in curve_sizes(len(parts.training)):
@@ -202,7 +260,7 @@ def _first(samples: Samples, size: int) -> np.ndarray:
     return np.sort(order[:size])
 
 
-def test_errors(ensemble: Ensemble, test: Samples) -> dict[str, float]:
+def test_errors(ensemble: Surrogate, test: Samples) -> dict[str, float]:
     """Median, 99th percentile and largest relative error on samples never seen."""
     errors = ensemble.misfit(ensemble.predict(test.inputs)[0], test.outputs)
     p50, p99 = np.quantile(errors, [0.5, 0.99])
@@ -217,6 +275,7 @@ def train(
     start: Model | None = None,
     cheap: Samples | None = None,
     trials: list[dict] = (),
+    render: Render | None = None,
 ) -> Model:
     """Collective. Train a surrogate and say how good it is.
 
@@ -225,6 +284,7 @@ def train(
         start: model to begin with: of another resolution, material or scale.
         cheap: samples of a cheaper model, of which only the difference is to be learnt.
         trials: what tuning tried, for the history.
+        render: images of the cells, for kinds that learn from them.
     Returns:
         the model, equal on every rank and for every number of ranks.
     Raises:
@@ -234,7 +294,7 @@ def train(
     with together(comm):
         parts = split(samples, recipe.seed)
     inputs, outputs = dataset.inputs, dataset.outputs
-    teach = teacher(recipe, inputs, outputs, comm, start, cheap)
+    teach = teacher(recipe, inputs, outputs, comm, start, cheap, render)
     ensemble, curve = learning_curve(teach, parts)
     predicted, scores = ensemble.predict(parts.calibration.inputs)
     return Model(
@@ -251,6 +311,7 @@ def train(
         case=dataset.case,
         microstructure=dataset.microstructure,
         provenance=dataset.provenance,
+        kind=recipe.kind,
     )
 
 

@@ -38,6 +38,9 @@ class Ensemble(Surrogate):
         goal: root mean square misfit below which a member is good enough; a tenth of what is tolerated
             is a fair choice.
         epochs, patience, method: when else training ends and how it goes, see `training.Schedule`.
+        weighted: samples count in the loss by their weight, such as V |grad u| of the macro field. Else
+            their weights, which say how they were chosen, are left aside: exact answers are to be met
+            wherever they lie.
     Raises:
         SurrogateError: members or hidden out of range.
     """
@@ -55,11 +58,12 @@ class Ensemble(Surrogate):
         epochs: int = 60,
         patience: int = 6,
         method: str = "auto",
+        weighted: bool = False,
     ):
         _check_sizes(members, hidden)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.comm, self.seed, self.members = comm, seed, members
-        self.goal = goal
+        self.goal, self.weighted = goal, weighted
         self.schedule = {"epochs": epochs, "patience": patience, "method": method}
         ninput, noutput = ncomponent(self.inputs), ncomponent(self.outputs)
         self.network = Network((ninput, *hidden, noutput))
@@ -90,9 +94,7 @@ class Ensemble(Surrogate):
         """Begin to train the next version on samples, equal on every rank and in the same order.
 
         Members go on from their last weights where these are a fair start. Where every member meets the
-        goal already nothing is to be done, and not even the version will change. The weights of samples
-        are left aside: they say how the samples were chosen, and exact answers are to be met wherever
-        they lie.
+        goal already nothing is to be done, and not even the version will change.
 
         Raises:
             SurrogateError: too few samples, or samples that cannot be learnt from.
@@ -272,13 +274,15 @@ class Ensemble(Surrogate):
         spoken = ~lesson.silent
         network, places = self.network.narrowed(spoken)
         hidden, seen = lesson.held_out[member], ~lesson.held_out[member]
-        y = np.ascontiguousarray(y[:, spoken])
+        data = [x, np.ascontiguousarray(y[:, spoken])]
+        if self.weighted:
+            data.append(np.sqrt(lesson.samples.weight / lesson.samples.weight.mean()))
         trained = fit(
             network,
             lesson.weights[member][places],
             lesson.damping[member],
-            (x[seen], y[seen]),
-            (x[hidden], y[hidden]),
+            tuple(array[seen] for array in data),
+            tuple(array[hidden] for array in data),
             lesson.schedule,
         )
         row = np.zeros(self.network.nweight + 3)

@@ -39,6 +39,7 @@ class Linearised:
     Args:
         flat: weights (nweight,).
         x: inputs (n, ninput).
+        factor: what each sample's outputs are multiplied with, (n,); None: 1.
 
     Attributes:
         outputs: (noutput, n).
@@ -47,7 +48,7 @@ class Linearised:
             layer, where they are 1 for the neuron of the output and 0 for the others.
     """
 
-    def __init__(self, network: Network, flat: np.ndarray, x: np.ndarray):
+    def __init__(self, network: Network, flat: np.ndarray, x: np.ndarray, factor: np.ndarray | None = None):
         self.network = network
         self.values, self.outputs = _layers(network, flat, x)
         layers, slopes = network.split(flat), [None]
@@ -58,6 +59,11 @@ class Linearised:
             else:
                 slopes.append((weights.T @ slopes[-1]) * inner)
         self.slopes = slopes[::-1]
+        if factor is not None:
+            self.outputs = self.outputs * factor
+            # The last layer's slopes are not stored; there the values carry the factor.
+            self.values[-1] = self.values[-1] * factor
+            self.slopes[:-1] = [slope * factor for slope in self.slopes[:-1]]
 
     def transposed(self, residuals: np.ndarray) -> np.ndarray:
         """J' r for residuals (noutput, n), in the order of `augmented`."""
@@ -151,21 +157,26 @@ def augmented(network: Network) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def times(y: np.ndarray, factor: np.ndarray | None = None) -> np.ndarray:
+    """Rows of y (n, noutput), each multiplied with its factor, (n,), if there are any."""
+    return y if factor is None else y * factor[:, None]
+
+
 def many_samples(network: Network, flat, data):
     """Lower half of J'J/N, J'r/N and no way back: the equations in the space of the weights."""
     nresidual = data[1].size
     normal, gradient = 0.0, 0.0
     for first in range(0, len(data[0]), SAMPLES_AT_ONCE):
-        x, y = (array[first : first + SAMPLES_AT_ONCE] for array in data)
-        linear = Linearised(network, flat, x)
+        x, y, *factor = (array[first : first + SAMPLES_AT_ONCE] for array in data)
+        linear = Linearised(network, flat, x, *factor)
         normal = normal + linear.normal()
-        gradient = gradient + linear.transposed(linear.outputs - y.T)
+        gradient = gradient + linear.transposed(linear.outputs - times(y, *factor).T)
     return normal / nresidual, gradient / nresidual, None
 
 
 def many_weights(network: Network, flat, data):
     """Lower half of JJ'/N, r/N and the way back, J': the same step from the equations of residuals."""
-    linear = Linearised(network, flat, data[0])
+    linear = Linearised(network, flat, data[0], *data[2:])
     nresidual = data[1].size
-    residuals = (linear.outputs - data[1].T).ravel() / nresidual
+    residuals = (linear.outputs - times(*data[1:]).T).ravel() / nresidual
     return linear.gram() / nresidual, residuals, linear

@@ -37,9 +37,10 @@ def lbfgs(network: Network, flat: np.ndarray, damping: float, data, best: Best) 
 
     Args:
         flat: weights to begin with, (nweight,).
-        data: (x, y) with x (n, ninput) and y (n, noutput), centred and scaled.
+        data: (x, y) or (x, y, factor), see `training.fit`.
     """
-    x, y = (torch.from_numpy(np.ascontiguousarray(array)) for array in data)
+    x, y, *factor = (torch.from_numpy(np.ascontiguousarray(array)) for array in data)
+    scale = factor[0][:, None] if factor else 1.0
     weights = torch.from_numpy(np.array(flat)).requires_grad_()
     optimiser = torch.optim.LBFGS(
         [weights],
@@ -52,7 +53,7 @@ def lbfgs(network: Network, flat: np.ndarray, damping: float, data, best: Best) 
 
     def loss():
         optimiser.zero_grad()
-        value = ((forward(network, weights, x) - y) ** 2).mean()
+        value = ((scale * (forward(network, weights, x) - y)) ** 2).mean()
         value.backward()
         return value
 

@@ -7,6 +7,7 @@ from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
 from hpcmsm.surrogate.base import Surrogate
 
+IMAGE_KINDS = ("cnn", "fno")  # learn from images of the cells, outside of runs
 KINDS = ("ensemble", "laplace", "gaussian_process", "random_forest", "rbf", "isat")
 
 
@@ -55,3 +56,11 @@ def make_surrogate(
 
         return Isat(inputs, outputs, comm, seed, goal=goal)
     raise ConfigError(f"surrogate.kind must be one of {', '.join(KINDS)}, got '{section.kind}'; choose one")
+
+
+def make_image_surrogate(kind: str, inputs, outputs, comm, seed: int, **options) -> Surrogate:
+    """A surrogate that learns from images, of a kind among IMAGE_KINDS; see `ImageSurrogate`."""
+    from hpcmsm.surrogate.cnn import Cnn
+    from hpcmsm.surrogate.fno import Fno
+
+    return {"cnn": Cnn, "fno": Fno}[kind](inputs, outputs, comm, seed, **options)

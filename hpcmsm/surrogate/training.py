@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg.lapack import dposv
 
 from hpcmsm.errors import SurrogateError
-from hpcmsm.surrogate.equations import augmented, forward, many_samples, many_weights
+from hpcmsm.surrogate.equations import augmented, forward, many_samples, many_weights, times
 from hpcmsm.surrogate.network import Network
 
 # Above this many weights the normal equations cost more than they gain.
@@ -67,9 +67,8 @@ class Best:
 
     def look(self, flat, squares: float, nsteps: int) -> bool:
         """Note weights and their sum of squares on the training samples; True if this is enough."""
-        x, y = self.held_out
-        ncount = y.size + self.data[1].size
-        loss = (squares + sum_of_squares(self.network, flat, (x, y))) / ncount
+        ncount = self.held_out[1].size + self.data[1].size
+        loss = (squares + sum_of_squares(self.network, flat, self.held_out)) / ncount
         self.epochs += nsteps
         if loss < self.loss:
             self.loss, self.flat = loss, flat.copy()
@@ -87,7 +86,8 @@ def fit(network: Network, flat, damping: float, data, held_out, schedule: Schedu
     Args:
         flat: weights to begin with, (nweight,).
         damping: of the first Gauss-Newton step.
-        data, held_out: (x, y) with x (n, ninput) and y (n, noutput), centred and scaled, C order.
+        data, held_out: (x, y) with x (n, ninput) and y (n, noutput), centred and scaled, C order; or
+            (x, y, factor) with what each sample's errors are multiplied with, (n,).
     Raises:
         SurrogateError: the error is not a finite number.
     """
@@ -119,9 +119,9 @@ def present_losses(network: Network, weights: np.ndarray, x: np.ndarray, y: np.n
 
 
 def sum_of_squares(network: Network, flat: np.ndarray, data) -> float:
-    """Of the errors on data (x, y); NaN or infinity where the weights have run away."""
+    """Of the errors on data (x, y) or (x, y, factor); NaN or infinity where the weights have run away."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(((forward(network, flat, data[0]) - data[1]) ** 2).sum())
+        return float((times(forward(network, flat, data[0]) - data[1], *data[2:]) ** 2).sum())
 
 
 def gauss_newton(network: Network, flat, damping: float, data, best: Best) -> float:

@@ -329,7 +329,7 @@ def test_a_foreign_journal_is_refused(tmp_path, content):
 
 
 def test_explanations_of_a_function_of_one_input(model):
-    found = explain.explain(model, dataset(128, seed=4))
+    found = explain.explain(explain.ensemble_of(model), dataset(128, seed=4))
     first, second = found.importance
     assert first["shuffled"] > 20 * first["error"]
     assert second["shuffled"] < 2 * second["error"]
