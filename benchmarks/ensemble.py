@@ -35,6 +35,7 @@ from hpcmsm.surrogate.training import Schedule, fit
 INPUTS = (Field("temperature", unit="K"), Field("fraction", lower=0.0, upper=1.0))
 OUTPUTS = (Field("conductivity", 3, "W/m/K", spd=True),)
 MEMBERS = 5
+TARGET = 4
 CHUNKS = (1024, 4096, 16384)  # torch takes the one that suits it best
 
 PEAK = """
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> dict:
     for width in (16, 32, 64):
         result["inference"].append(inference(width, options, result["peak_gflops"]))
         print("{hidden}: {text}".format(**result["inference"][-1]))
+    check(result["inference"][-1])
     result["training"] = [row for nsample in (100, 300) for row in training(nsample)]
     for row in result["training"]:
         print(
@@ -80,6 +82,14 @@ def main(arguments: list[str] | None = None) -> dict:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def check(row: dict) -> None:
+    """The target of the widest networks, 2 x 64 neurons."""
+    if not row["times_faster_than_torch"] >= TARGET:
+        raise AssertionError(
+            f"the kernel must be {TARGET} times as fast as torch, got {row['times_faster_than_torch']:.2f}"
+        )
 
 
 def _options(arguments):

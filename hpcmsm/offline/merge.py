@@ -46,6 +46,8 @@ def merge_files(paths: list[Path], comm) -> Model:
 def merge(models: list[Model], comm) -> Model:
     """Weights averaged by number of samples, after all were brought to the same scales.
 
+    A mean of weights means something only near the common start: train a few steps (`--epochs 4`), merge,
+    and begin the next round with the result.
     Source: McMahan, Moore, Ramage, Hampson, Aguera y Arcas 2017, arXiv 1602.05629.
     """
     share = np.array([model.nsample for model in models], dtype=float)
