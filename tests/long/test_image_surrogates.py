@@ -94,10 +94,11 @@ def test_its_field_is_a_warm_start_for_a_solver(folder):
     faces = tuple(2.0 / (1.0 / k + 1.0 / np.roll(k, -1, axis)) for axis in (-1, -2))
     start = np.moveaxis(fno.warm_start(inputs), 1, 0)
     for tolerance in (1e-1, 1e-2):
-        cold_k, cold = fft_pcg(faces, tolerance)
-        warm_k, warm = fft_pcg(faces, tolerance, start=start)
-        assert warm.mean() < cold.mean() - 1.5, (tolerance, warm.mean(), cold.mean())
-        np.testing.assert_allclose(warm_k[:2], cold_k[:2], rtol=1e-3)
+        _, cold = fft_pcg(faces, tolerance)
+        _, warm = fft_pcg(faces, tolerance, start=start)
+        assert warm.mean() < 0.85 * cold.mean(), (tolerance, warm.mean(), cold.mean())
+    truth, _ = fft_pcg(faces, 1e-9, start=start)
+    np.testing.assert_allclose(truth, test.samples.outputs[:, :32], atol=1e-5 * truth[0].max())
 
 
 def test_explain_shows_where_in_a_cell_the_conductivity_comes_from(folder):
