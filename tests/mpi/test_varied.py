@@ -5,6 +5,7 @@ import pytest
 from mpi4py import MPI
 
 from hpcmsm.config import parse_case
+from hpcmsm.errors import ConfigError
 from hpcmsm.simulation import Simulation
 
 CASE = """
@@ -57,3 +58,15 @@ def test_any_ranks_give_the_same_bits(comm, agree, mpi_tmp_path, realisations, g
     agree(comm, np.abs(k[2]).max() > 1e-3 * k[0].mean(), "every cell seems to have the same microstructure")
     if gated == "true":
         agree(comm, first.closure.totals()["closure"]["accepted"] > 100, "nothing was accepted")
+
+
+@pytest.mark.parametrize("value", ["1.5", "3"])
+def test_realisations_of_a_case_must_exist(comm, agree, mpi_tmp_path, value):
+    text = CASE.format(realisations=3, gated="false") + f"[fields]\nrealisation = {value}\n"
+    case = parse_case(text, "varied.toml")
+    try:
+        Simulation(case, comm, mpi_tmp_path, mpi_tmp_path / "out", quiet=True)
+        told = ""
+    except ConfigError as error:
+        told = str(error)
+    agree(comm, "fields.realisation.value must be a whole number and lie between 0 and 2" in told, told)
