@@ -148,7 +148,7 @@ def sparse_conductivity(*faces: np.ndarray) -> np.ndarray:
     )
 
 
-def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000, start=None):
+def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000, start=None, jacobi=False):
     """K of a batch of cells by conjugate gradients, preconditioned by the Laplacian through FFTs.
 
     This is what a careful NumPy user would write: batched, load after load.
@@ -157,6 +157,7 @@ def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000, s
         faces: kx, ky (, kz), each of shape (ncells, n, n) or (ncells, n, n, n).
         tolerance: of the residual's 2-norm, relative to the right-hand side.
         start: correctors of each load to begin with, of the shape of the faces; None: zero.
+        jacobi: take the diagonal as preconditioner instead.
     Returns:
         K (ncomponent, ncells) from the energy, iterations (ncells,) of the slowest load.
     """
@@ -175,7 +176,11 @@ def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000, s
             total = total + np.roll(flux, 1, -1 - axis) - flux
         return total
 
+    diagonal = sum(k + np.roll(k, 1, -1 - axis) for axis, k in enumerate(faces))
+
     def precondition(r):
+        if jacobi:
+            return r / diagonal
         return scipy.fft.irfftn(scipy.fft.rfftn(r, axes=axes) * inverse, s=(n,) * ndim, axes=axes)
 
     def dot(a, b):
@@ -185,7 +190,7 @@ def fft_pcg(faces: tuple[np.ndarray, ...], tolerance: float, most: int = 1000, s
     solutions, steps = [], np.zeros(len(faces[0]), int)
     for number, b in enumerate(loads):
         x = np.zeros_like(b) if start is None else start[number].copy()
-        r = b - operator(x)
+        r = b.copy() if start is None else b - operator(x)
         p = z = precondition(r)
         rz, target = dot(r, z), tolerance**2 * dot(b, b) + 1e-300
         for step in range(1, most + 1):

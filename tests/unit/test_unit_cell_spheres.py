@@ -54,6 +54,14 @@ def test_spheres_come_near_the_multipole_solution(fraction, contrast):
         np.testing.assert_allclose(k, [k[0]] * 3 + [0] * 3, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [4, 6, 10])
+@pytest.mark.parametrize(("fraction", "contrast"), [(0.1, 30.0), (0.35, 4.0), (np.pi / 6, 2.0)])
+def test_spheres_against_subsampled_faces(n, fraction, contrast):
+    exact = oracles.sparse_conductivity(*sphere_oracle.sphere_faces(fraction, contrast, n))
+    k = conductivity("spheres", 1.0, contrast, fraction=fraction, resolution=n, tolerance=1e-12)
+    np.testing.assert_allclose(k, exact, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("contrast", [10.0, 0.1])
 def test_finer_grids_come_nearer(contrast):
     exact = sphere_oracle.simple_cubic(0.25, contrast)
