@@ -79,7 +79,8 @@ def macro_rows(result: dict) -> list[tuple[str, str, str]]:
 def unit_cell_rows(result: dict) -> list[tuple[str, str, str]]:
     return [
         (
-            f"unit cell {row['resolution']}², contrast {row['contrast']:.0f}, K to 1e-6, one core",
+            f"unit cell {row['resolution']}{'²³'[row.get('ndim', 2) - 2]}, contrast {row['contrast']:.0f}, "
+            "K to 1e-6, all loads, one core",
             f"{row['us_per_cell']:.0f} us, {row['iterations_mean']:.0f} iterations, "
             f"{row['gflops_estimate']:.0f} GFLOP/s",
             f"batched NumPy FFT-PCG {row['numpy_us_per_cell']:.0f} us",

@@ -34,7 +34,8 @@ class Options(Section):
     every cell, drawn from the seed and its id. Images of a library stand one after the other in a stack.
     ndim: 3 for a tensor in 3D; of the drawn ones, grains and level sets are then drawn in 3D, and fibres
     and named sections go on along z. seed, count (of inclusions or grains) and correlation_length (a part
-    of the cell's side) are of those that are drawn.
+    of the cell's side) are of those that are drawn. warm_start: begin with the cell's last solution,
+    which is then part of its state.
     """
 
     microstructure: str
@@ -48,6 +49,7 @@ class Options(Section):
     tolerance: Annotated[float, Key(gt=0, lt=1)] = 1e-6
     max_iterations: Count = 200
     fraction: Real | None = None
+    warm_start: bool = False
 
 
 def from_case(
@@ -77,6 +79,7 @@ def from_case(
         "backend": section.backend,
         "phases": options.phases,
         "ndim": ndim,
+        "warm_start": options.warm_start,
     }
     drawn = options.microstructure in KINDS  # then the labels say the fraction
     if labels is None:

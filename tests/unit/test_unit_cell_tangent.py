@@ -5,6 +5,8 @@ import oracles
 import pytest
 from unit_cell_harness import constants
 
+from hpcmsm.batch import Batch
+from hpcmsm.micro.trial import try_out
 from hpcmsm.micro.unit_cell import UnitCell
 
 RNG = np.random.default_rng(0)
@@ -123,3 +125,48 @@ def test_starting_elsewhere_keeps_the_tolerance(name):
         np.testing.assert_allclose(warm.outputs[:2], exact[:2], rtol=1e-6)
         assert not warm.status.any()
         assert warm.iterations.mean() < cold.iterations.mean()
+
+
+# ------------------------------------------------------------- a solution as the state of a cell
+
+
+def stepped(cell, parts, nstep=4):
+    """Outputs and states after some steps in which the temperatures of 21 cells creep up, asked in parts."""
+    rng = np.random.default_rng(3)
+    temperature, fraction = rng.uniform(200, 400, 21), rng.uniform(0.05, 0.5, 21)
+    state = cell.initial_state(np.stack([temperature, fraction]))
+    for step in range(nstep):
+        inputs = np.stack([temperature + 2.0 * step, fraction])
+        batch = Batch(np.arange(21), inputs, state, step=step + 1)
+        answers = [cell.evaluate(batch.take(part)) for part in parts]
+        back = np.argsort(np.concatenate(parts))
+        outputs = np.concatenate([answer.outputs for answer in answers], axis=1)[:, back]
+        state = np.concatenate([answer.state for answer in answers], axis=1)[:, back]
+        assert not any(answer.status.any() for answer in answers)
+    return outputs, state
+
+
+@pytest.mark.parametrize("name", ["cylinders", "spheres"])
+def test_warm_cells_do_not_see_the_batch_and_keep_the_tolerance(name):
+    phases = [lambda t: 1.0 + 1e-3 * t, lambda t: 1e-4 * t**2]
+    warm = UnitCell(name, phases, resolution=8, warm_start=True)
+    whole = stepped(warm, [np.arange(21)])
+    order = np.random.default_rng(4).permutation(21)
+    for parts in ([order], np.split(order, [1, 4, 12, 20])):
+        for once, again in zip(whole, stepped(warm, parts), strict=True):
+            assert np.array_equal(once, again)
+    cold, _ = stepped(UnitCell(name, phases, resolution=8, tolerance=1e-12), [np.arange(21)])
+    np.testing.assert_allclose(whole[0][: warm.ndim], cold[: warm.ndim], rtol=1e-6)
+
+
+def test_a_warm_cell_declares_its_state():
+    cell = UnitCell("spheres", constants(1.0, 2.0), resolution=4, warm_start=True)
+    assert (cell.history, cell.state[0].size, cell.facts()["warm_start"]) == ("liftable", 96, True)
+    inputs = np.array([[300.0, 300.0], [0.9, 0.3]])
+    assert not cell.lift(inputs, np.ones((6, 2))).any()
+    answer = cell.evaluate(Batch(np.arange(2), inputs, cell.initial_state(inputs)))
+    assert answer.status.tolist() == [2, 0]
+    assert np.isfinite(answer.state).all()
+    good = Batch(np.arange(1), inputs[:, 1:], cell.initial_state(inputs[:, 1:]))
+    try_out(cell, good)
+    assert UnitCell("spheres", constants(1.0, 2.0)).state == ()
