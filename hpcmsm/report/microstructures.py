@@ -85,7 +85,8 @@ def fields(found: list) -> Picture:
         labels = section(values["phase"][0]).astype(int)
         flux, gradient = (np.stack([section(c) for c in values[f"{n}_{axis}"]]) for n in ("flux", "gradient"))
         _phases(panels[0], labels)
-        _streams(panels[0], flux)
+        if axis != "z":  # which would come towards the reader
+            _streams(panels[0], flux)
         panels[0].set_title(f"warmer by 1 K/m along {axis}{at}")
         chi = section(values[f"corrector_{axis}"][0])
         _map(drawing, panels[1], chi, "deviation of T / (K/m · side)", "RdBu_r", np.abs(chi).max())

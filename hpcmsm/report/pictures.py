@@ -24,14 +24,18 @@ def draw_all(run: Run) -> list[Picture]:
     drawn = [*(profiles(run) if len(run.size) == 1 else fields(run)), *insides(run), extremes(run)]
     if run.has_surrogate and len(run.column("step")):
         drawn += [answers(run), gate(run), audits(run)]
-    drawn += [materials(run), phases(run)]
+    drawn += [phases_of_cells(run), phases(run)]
     return [picture for picture in drawn if picture is not None]
 
 
-def materials(run: Run) -> Picture | None:
+def phases_of_cells(run: Run) -> Picture | None:
     """Where the phases of the cells lie, if the case still makes one of our own micro models."""
-    model = run.config.get("micro", {}).get("model", ":")
-    if ":" in model:  # no code of a user runs for a picture
+    materials = run.config.get("materials", {}).values()
+    tables = [
+        run.config.get("micro", {}),
+        *(material["micro"] for material in materials if "micro" in material),
+    ]
+    if any(":" in table.get("model", ":") for table in tables):  # no code of a user runs for a picture
         return None
     folder = Path((run.summary or {}).get("provenance", {}).get("case_folder", "."))
     try:
