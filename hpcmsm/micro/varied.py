@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,8 +12,8 @@ from hpcmsm.micro.microstructure import make_microstructure
 from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.parallel import random_uniform
 
-# Microstructures kept at hand, and given to one kernel call, in points; others are drawn again when asked.
-MOST_POINTS = 2**24
+# Points given to one kernel call, and points kept at hand, a byte each; others are drawn again when asked.
+MOST_POINTS, MOST_KEPT = 2**24, 2**27
 MOST_SHOWN = 8  # in a picture
 # A draw that no microstructure shares: which realisation a cell gets.
 CHOICE = 2**63
@@ -55,7 +54,7 @@ class VariedUnitCell(UnitCell):
         super().__init__(labels(0), conductivities, **options)
         self.labels, self.number, self.seed, self.fractions = labels, number, seed, fractions
         self.inputs = (*self.inputs, realisation_field(number))
-        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._kept: dict[int, np.ndarray] = {}
         if number is None:
             self.no_surrogate = (
                 "with micro.realisations = 'own' no two cells are alike, and inputs do not tell a surrogate "
@@ -136,12 +135,14 @@ class VariedUnitCell(UnitCell):
         ]
 
     def _labels_of(self, number: int) -> np.ndarray:
-        """Labels of a realisation, of which the latest are kept."""
+        """Labels of a realisation, shape (n,) * ndim int32.
+
+        The first ones are kept: as all cells ask in turn, to keep the latest would be to keep none.
+        """
         if number in self._kept:
-            self._kept.move_to_end(number)
-        else:
-            resolution = self.microstructure.resolution
-            self._kept[number] = make_microstructure(self.labels(number), resolution, self.nphase).labels
-            while len(self._kept) * self.microstructure.labels.size > MOST_POINTS and len(self._kept) > 1:
-                self._kept.popitem(last=False)
-        return self._kept[number]
+            return self._kept[number].astype(np.int32)
+        resolution = self.microstructure.resolution
+        labels = make_microstructure(self.labels(number), resolution, self.nphase).labels
+        if self.nphase <= 256 and (len(self._kept) + 1) * labels.size <= MOST_KEPT:
+            self._kept[number] = labels.astype(np.uint8)
+        return labels

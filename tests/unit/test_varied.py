@@ -118,11 +118,12 @@ def test_what_is_not_kept_at_hand_is_drawn_again(monkeypatch):
     inputs = some_inputs(range(30))
     whole = make(realisations=30, **DISCS).evaluate(batch(inputs))
     monkeypatch.setattr(varied, "MOST_POINTS", 3 * 256 + 5)
+    monkeypatch.setattr(varied, "MOST_KEPT", 5 * 256 + 5)
     model = make(realisations=30, **DISCS)
     inputs[1, 7] = 99.0
     whole.outputs[:, 7] = np.nan
     again = model.evaluate(batch(inputs))
-    assert len(model._kept) == 3
+    assert len(model._kept) == 5
     assert np.array_equal(whole.outputs, again.outputs, equal_nan=True)
 
 
