@@ -92,6 +92,22 @@ def test_a_surrogate_carries_the_wave_where_it_has_learnt_the_lattice(tmp_path):
     assert 0.0 < apart < 1e-3, apart
 
 
+def test_a_surrogate_learns_atoms_through_their_noise(tmp_path):
+    # The noise is 0.2 % of the stresses, so the tolerance must be well above it; it is not learnt itself.
+    settings = ["grid.cells=[24]", "time.step=8e-9", "time.end=1.6e-7", "micro.cutoff=2.5", *PERIODIC]
+    atoms = [*ATOMS[:4], "micro.blocks=4", "micro.samples=15", "micro.noise=false"]
+    gate = ["surrogate.enabled=true", "gate.tolerance=0.03"]
+    found = run(2, tmp_path / "gated", *settings, *atoms, *gate)
+    summary = json.loads((tmp_path / "gated" / "summary.json").read_text())
+    assert summary["closure"]["accepted_fraction"] > 0.5, summary["closure"]
+    assert summary["coverage"]["obtained"] > 0.95 and summary["audit_error"]["max"] < 0.03, summary
+    cold = run(1, tmp_path / "cold", *settings)
+    stretch, exact = (run.arrays["stretch"][-1, 0] for run in (found, cold))
+    assert np.abs(exact - cold.arrays["stretch"][0, 0]).max() > 0.01
+    assert np.abs(stretch - exact).max() < 0.004
+    assert "stress_error" not in found.arrays
+
+
 def test_a_fluid_has_its_known_pressure_and_energy():
     # 256 atoms at density 0.7 and temperature 2: P = 3.564 +- 0.016, U = -3.555 with the potential shifted
     # to zero at the cut-off.
