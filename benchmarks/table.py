@@ -20,6 +20,7 @@ def main() -> str:
         "unit_cell": unit_cell_rows,
         "grain": grain_rows,
         "tt06": tt06_rows,
+        "lennard_jones": atom_rows,
         "engine": engine_rows,
         "ensemble": ensemble_rows,
         "scaling": scaling_rows,
@@ -120,6 +121,19 @@ def tt06_rows(result: dict) -> list[tuple[str, str, str]]:
     nanoseconds = 1e9 * one["seconds"]["micro"] / (one["cells"] * one["steps"])
     beside = f"the cells alone {1e3 / nanoseconds:.1f} Mcells/s on one core"
     return [*rows, ("slab of heart 0.2 mm, whole step, float64", told, beside)]
+
+
+def atom_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = []
+    for row in result["rows"]:
+        theirs = row.get("lammps_matom_steps_per_s")
+        beside = f"LAMMPS lj/cut {theirs:.1f}" if theirs else "LAMMPS was not at hand"
+        told = f"{row['free_matom_steps_per_s']:.1f} M atom-steps/s, {100 * row['of_peak']:.0f} % of the peak"
+        what = f"crystals of {row['atoms']} atoms, {row['ncells']} boxes, T = {row['temperature']}, one core"
+        rows.append((what, told, beside))
+    static = result["cauchy_born"]
+    told = f"{static['us_per_cell']:.2f} us per cell"
+    return [*rows, ("stress by the Cauchy-Born rule", told, f"NumPy {static['numpy_us_per_cell']:.0f} us")]
 
 
 def engine_rows(result: dict) -> list[tuple[str, str, str]]:

@@ -6,7 +6,6 @@ import numpy as np
 
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.config import MicroSection, validate
-from hpcmsm.errors import ConfigError
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.crystal import Crystal, CrystalOptions, Strain, deformation_of, strain_field, stress_field
 
@@ -68,12 +67,7 @@ def from_case(section: MicroSection, materials, fields, read_image) -> CauchyBor
     """Build the model from the table [micro].
 
     Raises:
-        ConfigError: an option is wrong, or it is asked for on a GPU.
+        ConfigError: an option is wrong.
     """
-    if section.backend != "cpu":
-        raise ConfigError(
-            f"micro.backend must be 'cpu' for model 'cauchy_born', got '{section.backend}'; "
-            "its sums cost less than the way to a GPU"
-        )
     options = validate(CrystalOptions, section.options, "case file", "micro.")
-    return CauchyBorn(options.crystal(), options.strain)
+    return CauchyBorn(options.crystal(section.backend), options.strain)

@@ -37,6 +37,7 @@ class Crystal:
         mass: of an atom in kg.
         cutoff: in sigma.
         lattice_constant: of the undeformed crystal in m; None: where it has no stress at 0 K.
+        backend: "cpu" or "gpu", where lattice sums are made.
     Raises:
         ConfigError: an argument is not positive and finite, or the cut-off does not reach a neighbour.
 
@@ -53,6 +54,7 @@ class Crystal:
         mass: float = MASS,
         cutoff: float = 2.5,
         lattice_constant: float | None = None,
+        backend: str = "cpu",
     ):
         given = {"epsilon": epsilon, "sigma": sigma, "mass": mass, "cutoff": cutoff}
         if lattice_constant is not None:
@@ -63,8 +65,9 @@ class Crystal:
         if not 1.6 <= cutoff <= 10.0:
             raise ConfigError(f"cutoff must be from 1.6 to 10 sigma, got {cutoff}; 2.5 is usual")
         self.epsilon, self.sigma, self.mass, self.cutoff = map(float, (epsilon, sigma, mass, cutoff))
-        self._energy = Kernel.load("cauchy_born", "cauchy_born")
-        self._tangent = Kernel.load("cauchy_born", "cauchy_born_tangent")
+        self._listed = 0.0, np.empty((0, 3))
+        self._energy = Kernel.load("cauchy_born", "cauchy_born", backend=backend)
+        self._tangent = Kernel.load("cauchy_born", "cauchy_born_tangent", backend=backend)
         self.lattice = self._relaxed() if lattice_constant is None else lattice_constant / self.sigma
         self.density = 4.0 * self.mass / (self.lattice * self.sigma) ** 3
         self.stress_unit = self.epsilon / self.sigma**3
@@ -80,25 +83,27 @@ class Crystal:
             energy per reference volume (n,), first Piola stress (9, n), status (n,): 0 good, 2 where
             F is no deformation, or compresses beyond the lattice vectors that are summed.
         """
-        n, lattice = deformation.shape[1], lattice or self.lattice
-        energy, stress, status = np.empty(n), np.empty((9, n)), np.empty(n, np.int32)
-        vectors = self._vectors(lattice)
-        reach, volume = REACH * self.cutoff, lattice**3 / 4.0
-        self._energy(
-            n, len(vectors), self.cutoff, reach, volume, vectors, deformation, energy, stress, status
-        )
-        return energy, stress, status
+        n, lattice, kernel = deformation.shape[1], lattice or self.lattice, self._energy
+        outputs = [kernel.on_device(np.empty(shape)) for shape in (n, (9, n))]
+        outputs.append(kernel.on_device(np.empty(n, np.int32)))
+        kernel(*self._sizes(n, lattice), *self._arrays(kernel, lattice, deformation), *outputs)
+        return tuple(kernel.on_host(array) for array in outputs)
 
     def tangent(self, deformation: np.ndarray, row: int = 0, column: int = 0) -> np.ndarray:
         """dP_iJ / dF_(row, column) at zero temperature in epsilon / sigma^3, shape (9, n)."""
-        n, vectors = deformation.shape[1], self._vectors(self.lattice)
-        tangent, status = np.empty((9, n)), np.empty(n, np.int32)
-        reach, volume = REACH * self.cutoff, self.lattice**3 / 4.0
-        self._tangent(
-            *(n, len(vectors), row, column, self.cutoff, reach, volume),
-            *(vectors, deformation, tangent, status),
-        )
-        return tangent
+        n, kernel = deformation.shape[1], self._tangent
+        tangent, status = kernel.on_device(np.empty((9, n))), kernel.on_device(np.empty(n, np.int32))
+        arrays = self._arrays(kernel, self.lattice, deformation)
+        kernel(*self._sizes(n, self.lattice, row, column), *arrays, tangent, status)
+        return kernel.on_host(tangent)
+
+    def _sizes(self, n: int, lattice: float, *component: int) -> tuple:
+        """The numbers with which both kernels begin."""
+        nvector = len(self._vectors(lattice))
+        return (n, nvector, *component, self.cutoff, REACH * self.cutoff, lattice**3 / 4.0)
+
+    def _arrays(self, kernel: Kernel, lattice: float, deformation: np.ndarray) -> tuple:
+        return kernel.on_device(self._vectors(lattice)), kernel.on_device(deformation)
 
     def wave_speed(self, stretch: np.ndarray) -> np.ndarray:
         """Speed in m/s of longitudinal waves along x in a crystal stretched along x, at 0 K, shape (n,).
@@ -121,9 +126,12 @@ class Crystal:
         return 0.5 * sites[ahead & (sites.sum(axis=1) % 2 == 0)]
 
     def _vectors(self, lattice: float) -> np.ndarray:
-        vectors = self._half_sites * lattice
-        near = (vectors**2).sum(axis=1) <= (REACH * self.cutoff) ** 2
-        return np.ascontiguousarray(vectors[near])
+        """Lattice vectors in sigma that are summed, shape (nvector, 3); the last ones are kept."""
+        if self._listed[0] != lattice:
+            vectors = self._half_sites * lattice
+            near = (vectors**2).sum(axis=1) <= (REACH * self.cutoff) ** 2
+            self._listed = lattice, np.ascontiguousarray(vectors[near])
+        return self._listed[1]
 
     def _relaxed(self) -> float:
         """Lattice constant in sigma at which the crystal has no stress: bisection between bounds."""
@@ -179,6 +187,6 @@ class CrystalOptions(Section):
     lattice_constant: Positive | None = None
     strain: Strain = "stretch"
 
-    def crystal(self) -> Crystal:
+    def crystal(self, backend: str = "cpu") -> Crystal:
         """The crystal that the keys describe."""
-        return Crystal(self.epsilon, self.sigma, self.mass, self.cutoff, self.lattice_constant)
+        return Crystal(self.epsilon, self.sigma, self.mass, self.cutoff, self.lattice_constant, backend)
