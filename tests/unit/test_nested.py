@@ -119,6 +119,23 @@ def test_order_and_splits_do_not_change_a_bit():
     assert not model.admissible(inputs, whole.outputs / 20.0).any()
 
 
+def test_states_of_all_scales_are_carried():
+    """With warm starts each scale remembers its last solution; the answer stays within the tolerance."""
+    discs = 'microstructure = "random_discs"\nfraction = 0.4\nresolution = 8\nwarm_start = true\n'
+    below, above = discs + 'phases = ["resin", "fibre"]\n', discs + 'phases = ["resin", "yarn"]\n'
+    model = make(below=below, above=above)
+    cold = make(below=below.replace("true", "false"), above=above.replace("true", "false"))
+    assert [(field.name, field.size) for field in model.state] == [("corrector", 64), ("yarn_corrector", 64)]
+    assert model.history == "full"
+    inputs = np.array([[300.0, 400.0, 500.0]])
+    first = model.evaluate(Batch(np.arange(3), inputs, model.initial_state(inputs)))
+    assert np.abs(first.state).max(axis=1).min() > 0.0
+    again = model.evaluate(Batch(np.arange(3), inputs + 1.0, first.state))
+    exact = ask(cold, inputs[0] + 1.0)
+    np.testing.assert_allclose(again.outputs[:2], exact.outputs[:2], rtol=1e-5)
+    try_out(model, Batch(np.arange(3), inputs, first.state))
+
+
 def test_closures_are_asked_in_place_of_the_models():
     class Twice:
         """A closure that doubles what the model says."""
