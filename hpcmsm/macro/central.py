@@ -66,8 +66,8 @@ class ConservationLaw(MacroModel):
         """f of these unknowns with the closure's outputs of the last `use`, shape (ncomponent, ncells)."""
 
     @abstractmethod
-    def speed(self, unknown: np.ndarray) -> np.ndarray:
-        """Speed in m/s of the fastest wave in each cell, shape (ncells,); NaN where there are no waves."""
+    def fastest(self, unknown: np.ndarray) -> float:
+        """Collective. Speed in m/s of the fastest wave of all cells; NaN where one has no waves."""
 
     @abstractmethod
     def mirror(self, high: bool, time: float) -> Mirror:
@@ -127,56 +127,53 @@ class NessyahuTadmor(Stepper):
             SolverError: dt is too long for the fastest wave, or there are no waves any more.
         """
         self._check_courant(step, now, dt)
-        model, u, part = self.model, self._unknown, dt / self._width
+        model, u, part, limit = self.model, self._unknown, dt / self._width, self.model.steepness
         ends, middle, later = (
             [self._mirror(end, t) for end in (0, 1)] for t in (now, now + dt / 2, now + dt)
         )
         self.ask(now, dt, u)
-        w, flux = self._widened(u, ends, "unknown"), self._widened(model.flux(u), ends, "flux_of")
-        slopes = limited_slopes(w, model.steepness)
-        predicted = u - 0.5 * part * limited_slopes(flux, model.steepness)
+        w, flux = self._widened((u, ends, "unknown"), (model.flux(u), ends, "flux_of"))
+        slopes = limited_slopes(w, limit)
+        predicted = u - 0.5 * part * limited_slopes(flux, limit)
         self.ask(now + dt / 2, dt, predicted)
-        flux, slopes = (
-            self._widened(model.flux(predicted), middle, "flux_of"),
-            self._widened(slopes, ends, "slope"),
-        )
+        flux, slopes = self._widened((model.flux(predicted), middle, "flux_of"), (slopes, ends, "slope"))
         aside = 0.5 * (w[:, :-1] + w[:, 1:]) - np.diff(slopes) / 8.0 - part * np.diff(flux)
-        slopes = limited_slopes(self._widened(aside, later, "unknown", 1), model.steepness)
-        self._unknown = 0.5 * (aside[:, :-1] + aside[:, 1:]) - np.diff(slopes) / 8.0
+        (around,) = self._widened((aside, later, "unknown"), shared=1)
+        self._unknown = 0.5 * (aside[:, :-1] + aside[:, 1:]) - np.diff(limited_slopes(around, limit)) / 8.0
         return StepResult(now + dt, dt)
 
     def _mirror(self, end: int, time: float) -> Mirror | None:
         return self.model.mirror(bool(end), time) if self._at_end[end] else None
 
-    def _widened(self, values: np.ndarray, mirrors: list, what: str, shared: int = 0) -> np.ndarray:
-        """Collective. Values with one more column at both ends, (m, n) -> (m, n + 2).
+    def _widened(self, *parts: tuple[np.ndarray, list, str], shared: int = 0) -> list[np.ndarray]:
+        """Collective. Arrays with one more column at both ends, (m, n) -> (m, n + 2), in one exchange.
 
         Args:
-            what: the method of Mirror that gives the column beyond an end.
+            parts: array; what lies beyond the two ends, or None where another rank does; and the method
+                of Mirror that gives the column there.
             shared: columns that two ranks have in common.
         """
-        wide = np.empty((values.shape[0], values.shape[1] + 2))
-        wide[:, 1:-1] = values
         left, right = self._beside
-        sent = [np.ascontiguousarray(values[:, column]) for column in (shared, -1 - shared)]
+        sent = [np.concatenate([values[:, at] for values, _, _ in parts]) for at in (shared, -1 - shared)]
         got = [np.empty_like(sent[0]), np.empty_like(sent[0])]
         self.grid.comm.Sendrecv(sent[0], dest=left, recvbuf=got[1], source=right)
         self.grid.comm.Sendrecv(sent[1], dest=right, recvbuf=got[0], source=left)
-        for end, column in enumerate((0, -1)):
-            mirror = mirrors[end]
-            wide[:, column] = got[end] if mirror is None else getattr(mirror, what)(sent[end])
+        wide, first = [], 0
+        for values, mirrors, what in parts:
+            rows = slice(first, first + values.shape[0])
+            columns = [
+                outside[rows] if mirror is None else getattr(mirror, what)(inside[rows])
+                for outside, inside, mirror in zip(got, sent, mirrors, strict=True)
+            ]
+            wide.append(np.column_stack([columns[0], values, columns[1]]))
+            first += values.shape[0]
         return wide
 
     def _check_courant(self, step: int, now: float, dt: float) -> None:
         """Collective. Refuse a step in which a wave would cross more than half a cell."""
-        from mpi4py import MPI
-
-        speeds = self.model.speed(self._unknown)
-        worst = np.array([np.nanmax(speeds, initial=0.0), float(np.isnan(speeds).any())])
-        self.grid.comm.Allreduce(MPI.IN_PLACE, worst, op=MPI.MAX)
-        fastest, lost = worst
+        fastest = self.model.fastest(self._unknown)
         where = f" at step {step}, t = {now:.6g} s"
-        if lost:
+        if np.isnan(fastest):
             raise SolverError(
                 f"waves must have a real speed in every cell, got none in some{where}: the material "
                 "has become unstable; start with smaller amplitudes"
