@@ -278,9 +278,10 @@ def markdown(result: dict) -> str:
         f"Coverage {gate['coverage']:g}, audits {gate['audit']:g}; settings: "
         f"{', '.join(result['settings'])}. Medians of the seeds {', '.join(map(str, result['seeds']))}, "
         "of the coverage the smallest and of the largest error the largest. One rank, one thread. "
-        "Calls saved: closure calls that needed no micro model (audits did). True error and coverage: of all reused answers of every "
-        f"{WITNESSED}th step. Macro error: root mean square at the end against the pure run, in parts of the "
-        "temperature rise; largest: of all cells and steps. The caches promise nothing about their error.",
+        "Calls saved: closure calls that needed no micro model (audits did). True error and coverage: of all "
+        f"reused answers of every {WITNESSED}th step. Macro error: root mean square at the end against the "
+        "pure run, in parts of the temperature rise; largest: of all cells and steps. "
+        "The caches promise nothing about their error.",
         "",
         "| " + " | ".join(title for title, _, _ in COLUMNS) + " |",
         "|" + " --- |" * len(COLUMNS),
