@@ -87,12 +87,13 @@ def draw_saliency(images: np.ndarray, saliency: np.ndarray) -> bytes:
     shares = saliency * images[0].size
     limits = {"vmin": 0.0, "vmax": float(np.quantile(shares, 0.99))}
     for column, (image, share) in enumerate(zip(images, shares, strict=True)):
-        above = axes[0, column].imshow(image, origin="lower", cmap="Greys")
+        above = axes[0, column].imshow(image, origin="lower", cmap="Greys", vmin=0.0, vmax=images.max())
         below = axes[1, column].imshow(share, origin="lower", cmap="viridis", **limits)
     for place in axes.flat:
         place.set_xticks([])
         place.set_yticks([])
         place.grid(False)
+        place.spines[:].set_visible(False)
     drawing.colorbar(above, ax=axes[0], label="conductivity [W/(m K)]", shrink=0.8)
     drawing.colorbar(below, ax=axes[1], label="sensitivity, mean 1", shrink=0.8)
     drawing.suptitle("Cells, and how much their conductivity depends on each point")

@@ -18,6 +18,8 @@ from hpcmsm.surrogate.training import Schedule, fit, present_losses
 
 HELD_OUT = 0.1  # part of the samples that a member does not see
 START_DAMPING = 1e-3
+# What was right near the last optimum is too little where the samples are others: steps would be refused.
+MORE_DAMPING = 16.0
 # An input whose range grew by more than this makes old weights a bad start: too steep.
 LARGEST_GROWTH = 2.0
 
@@ -246,6 +248,7 @@ class Ensemble(Surrogate):
                 weights[member] = self.network.start(self.seed, self.version, member)
                 damping[member] = START_DAMPING
             else:
+                damping[member] = min(MORE_DAMPING * damping[member], START_DAMPING)
                 weights[member] = self.network.rescale(
                     weights[member], self.input_scaling, inputs, self.output_scaling, outputs
                 )

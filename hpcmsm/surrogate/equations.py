@@ -116,17 +116,18 @@ class Linearised:
     def gram(self) -> np.ndarray:
         """JJ', (noutput * n, noutput * n): the same equations in the space of the residuals."""
         noutput, nsample = self.outputs.shape
-        result = np.zeros((noutput, nsample, noutput, nsample))
+        result = None
         for slopes, values in zip(self.slopes, self.values, strict=True):
             of_values = values.T @ values
             if slopes is None:
+                part = np.zeros((noutput, nsample, noutput, nsample))
                 for output in range(noutput):
-                    result[output, :, output] += of_values
-                continue
-            flat = slopes.transpose(0, 2, 1).reshape(noutput * nsample, -1)
-            of_slopes = (flat @ flat.T).reshape(result.shape)
-            of_slopes *= of_values[None, :, None, :]
-            result += of_slopes
+                    part[output, :, output] = of_values
+            else:
+                flat = slopes.transpose(0, 2, 1).reshape(noutput * nsample, -1)
+                part = (flat @ flat.T).reshape(noutput, nsample, noutput, nsample)
+                part *= of_values[None, :, None, :]
+            result = part if result is None else np.add(result, part, out=result)
         return result.reshape(noutput * nsample, noutput * nsample)
 
 
@@ -163,20 +164,17 @@ def times(y: np.ndarray, factor: np.ndarray | None = None) -> np.ndarray:
 
 
 def many_samples(network: Network, flat, data):
-    """Lower half of J'J/N, J'r/N and no way back: the equations in the space of the weights."""
-    nresidual = data[1].size
-    normal, gradient = 0.0, 0.0
+    """Lower half of J'J, J'r and no way back: the equations in the space of the weights."""
+    normal, gradient = None, 0.0
     for first in range(0, len(data[0]), SAMPLES_AT_ONCE):
         x, y, *factor = (array[first : first + SAMPLES_AT_ONCE] for array in data)
         linear = Linearised(network, flat, x, *factor)
-        normal = normal + linear.normal()
+        normal = linear.normal() if normal is None else normal + linear.normal()
         gradient = gradient + linear.transposed(linear.outputs - times(y, *factor).T)
-    return normal / nresidual, gradient / nresidual, None
+    return normal, gradient, None
 
 
 def many_weights(network: Network, flat, data):
-    """Lower half of JJ'/N, r/N and the way back, J': the same step from the equations of residuals."""
+    """Lower half of JJ', r and the way back, J': the same step from the smaller equations of residuals."""
     linear = Linearised(network, flat, data[0], *data[2:])
-    nresidual = data[1].size
-    residuals = (linear.outputs - times(*data[1:]).T).ravel() / nresidual
-    return linear.gram() / nresidual, residuals, linear
+    return linear.gram(), (linear.outputs - times(*data[1:]).T).ravel(), linear

@@ -127,8 +127,8 @@ def sum_of_squares(network: Network, flat: np.ndarray, data) -> float:
 def gauss_newton(network: Network, flat, damping: float, data, best: Best) -> float:
     """Levenberg-Marquardt steps until `best` has seen enough; returns the last damping.
 
-    Step d with (J'J/N + damping I) d = -J'r/N; the damping falls after a step that lowered the error
-    and rises until one does. Source: Marquardt 1963, doi 10.1137/0111030.
+    Step d with (J'J + N damping I) d = -J'r for N residuals; the damping falls after a step that lowered the
+    error and rises until one does. Source: Marquardt 1963, doi 10.1137/0111030.
     """
     equations_of = many_weights if data[1].size < network.nweight else many_samples
     squares = sum_of_squares(network, flat, data)
@@ -137,7 +137,7 @@ def gauss_newton(network: Network, flat, damping: float, data, best: Best) -> fl
         equations = equations_of(network, flat, data)
         lower = False
         while not lower and damping <= LARGEST_DAMPING:
-            trial = flat - solve(network, equations, damping)
+            trial = flat - solve(network, equations, damping * data[1].size)
             trial_squares = sum_of_squares(network, trial, data)
             lower = trial_squares < squares
             damping = max(damping / 4, SMALLEST_DAMPING) if lower else damping * 4

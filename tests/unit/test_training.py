@@ -54,13 +54,25 @@ def test_outputs_and_products_of_the_jacobian_are_those_of_torch():
     np.testing.assert_allclose(linear.transposed(y.T), y.T.ravel() @ whole, **close)
 
 
+@pytest.mark.parametrize("equations", [many_weights, many_samples])
+def test_a_sample_with_a_factor_counts_as_often_as_its_square(equations):
+    flat, (x, y) = problem(20)
+    factor = np.array([2.0, *np.ones(18), 0.0])
+    weighted = training.solve(NETWORK, equations(NETWORK, flat, (x, y, factor)), 1e-2)
+    often = np.array([0, 0, 0, 0, *range(1, 19)])
+    expected = training.solve(NETWORK, equations(NETWORK, flat, (x[often], y[often])), 1e-2)
+    np.testing.assert_allclose(weighted, expected, rtol=1e-8, atol=1e-11)
+    squares = training.sum_of_squares(NETWORK, flat, (x, y, factor))
+    assert squares == pytest.approx(training.sum_of_squares(NETWORK, flat, (x[often], y[often])))
+
+
 @pytest.mark.parametrize("nsample", [5, 40, SAMPLES_AT_ONCE + 3])
 @pytest.mark.parametrize("equations", [many_weights, many_samples])
 def test_step_is_that_of_damped_least_squares(nsample, equations):
     """min |J d - r|^2 / N + damping |d|^2, by the singular values of numpy."""
     flat, (x, y) = problem(nsample)
     damping = 1e-2
-    step = training.solve(NETWORK, equations(NETWORK, flat, (x, y)), damping)
+    step = training.solve(NETWORK, equations(NETWORK, flat, (x, y)), damping * y.size)
     outputs, jacobian = torch_jacobian(flat, x)
     n = y.size
     jacobian = jacobian.reshape(n, -1)
