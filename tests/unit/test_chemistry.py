@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hpcmsm.batch import Batch
+from hpcmsm.closure.conserved import project
 from hpcmsm.config import MicroSection
 from hpcmsm.errors import ConfigError, MicroError, SetupError
 from hpcmsm.micro.chemistry import FAILED, NO_MIXTURE, Chemistry
@@ -129,6 +130,16 @@ def test_true_answers_are_admissible_and_others_are_not(model, states):
     assert not model.admissible(inputs, created).any()
     assert not model.admissible(inputs, negative).any()
     assert not model.admissible(inputs, np.full_like(changes, np.nan)).any()
+
+
+def test_a_surrogates_answer_can_be_moved_onto_the_elements(model, states):
+    inputs = np.ascontiguousarray(states[:, 10:])
+    changes = model.evaluate(batch(inputs)).outputs
+    guess = changes * (1.0 + 1e-3 * np.random.default_rng(5).standard_normal(changes.shape))
+    assert not model.admissible(inputs, guess).any()
+    moved = project(guess, *model.conserved(inputs))
+    assert model.admissible(inputs, moved).all()
+    assert np.abs(moved - changes).max() < 10 * np.abs(guess - changes).max()
 
 
 @pytest.mark.parametrize(
