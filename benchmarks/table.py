@@ -21,6 +21,7 @@ def main() -> str:
         "grain": grain_rows,
         "tt06": tt06_rows,
         "lennard_jones": atom_rows,
+        "chemistry": chemistry_rows,
         "engine": engine_rows,
         "ensemble": ensemble_rows,
         "scaling": scaling_rows,
@@ -48,6 +49,24 @@ def wall_rows(result: dict) -> list[tuple[str, str, str]]:
             f"{times['off']['median']:.1f} s without surrogate",
         )
     ]
+
+
+def chemistry_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = [
+        (
+            f"chemistry by {row['mechanism']} ({row['species']} species), {result['dt'] * 1e6:g} us to "
+            f"{row['tolerances'][0]:g}, one core",
+            f"{row['us_per_cell']:.0f} us a cell, dearest over cheapest {row['dearest_over_cheapest']:.0f}",
+            f"bare Cantera {row['us_bare']:.0f} us",
+        )
+        for row in result["rows"]
+    ]
+    case = result["ignition"]
+    if case:
+        told = f"{case['wall_time']:.1f} s, rank with the most over the mean {case['imbalance']:.2f}"
+        work = f"{case['seconds']:.1f} s of chemistry on both"
+        rows.append((f"ignition, {case['cells']} cells, {case['nranks']} ranks", told, work))
+    return rows
 
 
 def coupling_rows(result: dict) -> list[tuple[str, str, str]]:

@@ -103,13 +103,13 @@ def test_the_ignition_case(tmp_path):
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["micro_work"]["imbalance"] > 1.1
     arrays = read_snapshots(tmp_path / "out").arrays
-    temperature, water = arrays["temperature"], arrays["H2O"]
+    temperature, water, hydroperoxyl = (arrays[name][:, 0] for name in ("temperature", "H2O", "HO2"))
     assert 2250.0 < temperature[-1].max() < 2450.0 and abs(temperature[-1].min() - 700.0) < 1.0
     # The burnt region grows from snapshot to snapshot, and the shear tilts it.
     burnt = (water > 0.1).sum(axis=(1, 2))
-    assert burnt[1] == 0 < burnt[4] and (np.diff(burnt[3:]) > 0).all()
+    assert burnt[0] == 0 and (np.diff(burnt) > 0).all() and burnt[-1] > 800
     y, x = np.nonzero(water[-1] > 0.1)
-    assert np.corrcoef(x, y)[0, 1] > 0.2
+    assert np.corrcoef(x, y)[0, 1] > 0.15
     # The front is where hydroperoxyl is, around the burnt gas and not in it.
-    front = arrays["HO2"][-1]
+    front = hydroperoxyl[-1]
     assert front.max() > 5 * front[water[-1] > 0.19].mean()
