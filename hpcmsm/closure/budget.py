@@ -14,6 +14,9 @@ from hpcmsm.parallel import ExactSum
 SMALLEST, HALVINGS = -50.0, 30
 # First order in the error is meant: beyond this relative error nothing is accepted, whatever it costs.
 LARGEST_ERROR = 0.2
+# Weights are rounded up to powers of 2^(1/16): an adjoint solved on other ranks differs in its last digits,
+# and decisions must not.
+ROUNDING, SLACK = 16.0, 1e-6
 COSTS = ExactSum()
 
 
@@ -40,6 +43,7 @@ class Budget:
             candidate: cells that may be accepted at all, shape (n,) bool.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
+            weights = np.exp2(np.ceil(np.log2(weights) * ROUNDING - SLACK) / ROUNDING)
             cost = weights * bound / self.tolerance
             able = candidate & (bound <= LARGEST_ERROR) & (cost <= 1.0)
             threshold = self._threshold(cost[able])

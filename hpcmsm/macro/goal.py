@@ -16,7 +16,7 @@ from hpcmsm.grid import AXES
 from hpcmsm.macro.boundary import SIDES
 from hpcmsm.macro.solver import StencilMatrix
 
-LINEAR_TOLERANCE = 1e-8
+LINEAR_TOLERANCE = 1e-11
 
 
 class Goal:
