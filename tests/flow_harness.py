@@ -14,6 +14,7 @@ from hpcmsm.macro.stepping import make_stepper
 from hpcmsm.mixture import Mixture
 
 PRESSURE = 1e5
+DENSITY = PRESSURE * 0.02 / (8.31446261815324 * 300.0)  # kg/m3, of `gases` at 300 K
 
 
 def gases(weights=(0.02, 0.02), capacities=(1000.0, 1000.0), heats=(0.0, 0.0), slope=0.0) -> Mixture:
@@ -25,6 +26,11 @@ def gases(weights=(0.02, 0.02), capacities=(1000.0, 1000.0), heats=(0.0, 0.0), s
         thermo[:, first], thermo[:, first + 1], thermo[:, first + 5] = capacities, slope, heats
     share = np.array([np.linspace(0.0, 1.0, n), np.linspace(1.0, 0.0, n)])
     return Mixture(tuple("ABCDEF"[:n]), np.array(weights), thermo, share, PRESSURE)
+
+
+def two(first, temperature=300.0):
+    """Temperature and the fractions of two gases."""
+    return np.stack([temperature + 0.0 * first, first, 1.0 - first])
 
 
 class FlowRun:
