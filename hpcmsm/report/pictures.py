@@ -121,14 +121,17 @@ def audits(run: Run) -> Picture | None:
     if not (np.isfinite(mean).any() or np.isfinite(largest).any()):
         return None
     drawing, (axes,) = figure(3.6)
+    kind = ", relative" if run.tolerance == 1.0 else ""
     axes.plot(step, positive(largest), ".", color=RED, markersize=5, label="largest of the step")
-    axes.plot(step, positive(mean), "^", color=BLUE, markersize=4, label="mean of the step, too high")
+    axes.plot(step, positive(mean), "^", color=BLUE, markersize=4, label=f"mean of the step{kind}, too high")
     if (mean < 0).any():
-        label = "mean of the step, too low"
+        label = f"mean of the step{kind}, too low"
         axes.plot(step, positive(-mean), "v", color=BLUE, markersize=4, markerfacecolor="white", label=label)
     if run.tolerance:
-        axes.axhline(run.tolerance, color=BLACK, linewidth=1.2, label=f"tolerance {run.tolerance:g}")
-    axes.set(yscale="log", ylabel="error of audited answers", xlabel="step")
+        label = f"tolerance {run.tolerance_text}"
+        axes.axhline(run.tolerance, color=BLACK, linewidth=1.2, label=label)
+    parts = "\nin parts of the tolerance" if run.tolerance == 1.0 else ""
+    axes.set(yscale="log", ylabel=f"error of audited answers{parts}", xlabel="step")
     finish(run, axes)
     return Picture(
         "audits.png",

@@ -93,6 +93,11 @@ class Run:
             given = gate.get("tolerance")
         return 1.0 if isinstance(given, str | dict) else given
 
+    @property
+    def tolerance_text(self) -> str:
+        """The tolerance in the user's words: a number, or numbers with units."""
+        return (self.summary or {}).get("tolerance_text") or f"{self.tolerance:g}"
+
     def column(self, name: str) -> np.ndarray:
         """A column of steps.csv, all nan if it has none of that name."""
         nrows = len(next(iter(self.steps.values()), ()))
