@@ -60,6 +60,8 @@ def build(case: Case, comm, folder: Path, fresh: bool = True) -> Parts:
     grid = Grid(case.grid.cells, case.grid.size, periodic, case.grid.proc_shape, comm, case.grid.centring)
     with together(comm):
         cell_fields = evaluate_cell_fields(case, grid, micro)
+    # Agreed on by now: a rank whose cells are fine must not go on alone into what all make together.
+    with together(comm):
         macro = make_macro(case, grid, micro, cell_fields)
         if case.surrogate.enabled and case.gate.macro_tolerance is not None:
             macro.set_goal(case.gate.goal, case.time.end)

@@ -94,7 +94,7 @@ IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")
 SPLIT = ("godunov", "strang")
 CENTRAL = ("nessyahu_tadmor",)
 # Schemes with an estimate of their error.
-ADAPTIVE = ("rk2", "rk3", "rk4", "rk5", "arkimex2", "arkimex3", "arkimex4")
+ADAPTIVE = ("rk2", "rk3", "rk5", "arkimex2", "arkimex3", "arkimex4")
 
 
 class Section(BaseModel):
@@ -118,10 +118,14 @@ class GridSection(Section):
     def same_dimension(self):
         if len(self.cells) != len(self.size):
             raise ValueError(
-                f"must have one entry per entry of grid.cells, got {len(self.size)} for {len(self.cells)}"
+                f"grid.size must have one entry per entry of grid.cells, got {len(self.size)} "
+                f"for {len(self.cells)}"
             )
         if self.proc_shape is not None and len(self.proc_shape) != len(self.cells):
-            raise ValueError("must have one entry of grid.proc_shape per entry of grid.cells")
+            raise ValueError(
+                "grid.proc_shape must have one entry per entry of grid.cells, got "
+                f"{len(self.proc_shape)} for {len(self.cells)}"
+            )
         if self.centring == "vertex" and min(self.cells) < 2:
             raise ValueError(
                 f"grid.cells must be at least 2 for grid.centring 'vertex', got {min(self.cells)}"
@@ -143,7 +147,7 @@ class TimeSection(Section):
     def adaptive_fits(self):
         if self.adaptive and self.scheme not in ADAPTIVE:
             raise ValueError(
-                f"time.adaptive needs a scheme with an error estimate (rk2 to rk5, arkimex2 to arkimex4), "
+                f"time.adaptive needs a scheme with an error estimate ({', '.join(ADAPTIVE)}), "
                 f"got {self.scheme}"
             )
         return self

@@ -30,6 +30,7 @@ class Diffusion(Heat):
     unknowns = (CONCENTRATION,)
     sends = (CONCENTRATION,)
     coefficient = ("diffusivity", "m2/s", "effective diffusivity")
+    capacity_advice = ("macro.capacity", "correct the formula")
 
     def __init__(self, grid: Grid, section, capacity: Callable, uses: tuple[Field, ...], size: int | None):
         super().__init__(grid, section, capacity, size)

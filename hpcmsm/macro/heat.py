@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from hpcmsm.config import EXPLICIT, IMPLICIT, Formula, MacroSection
+from hpcmsm.errors import ConfigError
 from hpcmsm.expressions import Expression
 from hpcmsm.fields import Field
 from hpcmsm.grid import AXES, Grid, Rim
@@ -15,6 +16,7 @@ from hpcmsm.kernels import Kernel
 from hpcmsm.macro.base import MethodOfLines
 from hpcmsm.macro.boundary import DIFFERENCE, SIDES, boundary_faces, flux_slope
 from hpcmsm.macro.goal import Goal
+from hpcmsm.parallel import together
 
 TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0)
 # Components of a conductivity tensor of each size that act along the axes of a grid of each dimension.
@@ -49,6 +51,7 @@ class Heat(MethodOfLines):
     sends: tuple[Field, ...] = (TEMPERATURE,)
     schemes = EXPLICIT + IMPLICIT
     coefficient = ("conductivity", "W/(m K)", "effective conductivity")
+    capacity_advice = ("the heat capacity", "correct macro.heat_capacity or those of the materials")
 
     def __init__(self, grid: Grid, section: MacroSection, heat_capacity: Callable, size: int | None = None):
         self.grid, self.heat_capacity = grid, heat_capacity
@@ -120,7 +123,11 @@ class Heat(MethodOfLines):
         return self.start(**self.coordinates)[None]
 
     def use(self, unknown: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
-        """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature."""
+        """Collective. Take the conductivity (size, ncells) and renew <rho c> for this temperature.
+
+        Raises:
+            ConfigError: <rho c> is not positive somewhere; raised on every rank.
+        """
         self.owned_conductivity = outputs[self.coefficient[0]][self._components]
         # A steady flux does not ask for the conductivity.
         self._evaluated = {side for side in self._evaluated if self.faces[side].kind == "flux"}
@@ -128,6 +135,23 @@ class Heat(MethodOfLines):
         self._renew_cross_terms()
         self._outputs = outputs
         self.capacity = self.renewed_capacity(unknown[0], outputs)
+        with together(self.grid.comm):
+            self._check_capacity(unknown[0])
+
+    def _check_capacity(self, unknown: np.ndarray) -> None:
+        """Refuse a C that would let heat flow from cold to hot, or that is no number.
+
+        Raises:
+            ConfigError: it is not positive in some owned cell.
+        """
+        capacity = np.broadcast_to(self.capacity, self.grid.ncells)
+        wrong = np.flatnonzero(~(capacity > 0.0))
+        if wrong.size:
+            cell, (what, advice) = wrong[0], self.capacity_advice
+            raise ConfigError(
+                f"{what} must be positive, got {capacity[cell]:.6g} in cell "
+                f"{self.grid.ids[cell]} ({self._name} = {unknown[cell]:.6g}); {advice}"
+            )
 
     def renewed_capacity(self, temperature: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
         """<rho c> of the owned cells, shape (ncells,)."""

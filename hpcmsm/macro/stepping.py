@@ -229,6 +229,8 @@ class OneStep(PetscStepper):
         self._set_adaptivity()
         set_from_options(self.ts, self.macro)
         self._stage_asks = self.macro.coupling in ("stage", "picard")
+        # Where the closure is asked before the step, it does not know that the step will be shorter.
+        self._may_shorten = self.time.adaptive and not self._stage_asks
 
     def _set_explicit(self) -> None:
         self.ts.setType("rk")
@@ -292,6 +294,7 @@ class OneStep(PetscStepper):
         # Nothing of the step before may be used: it would be missing after a restart.
         self.ts.restartStep()
         before = self.ts.getSNESIterations(), self.ts.getKSPIterations()
+        start = vector.copy() if self._may_shorten else None
         try:
             self.ts.step()
         except PETSc.Error as error:
@@ -299,6 +302,10 @@ class OneStep(PetscStepper):
                 f"the macro step must converge, got PETSc error {error.ierr} at step {step}, "
                 f"t = {now:.6g} s; lower time.step, raise macro.max_iterations, or change macro.petsc"
             ) from None
+        taken = self.ts.getTime() - now
+        if start is not None and taken < dt * (1.0 - 1e-9):
+            # PETSc has rejected a step and taken a shorter one: the cells must not be ahead of it.
+            self._ask(now, taken, start)
         nonlinear = self.ts.getSNESIterations() - before[0]
         linear = self.ts.getKSPIterations() - before[1]
         return StepResult(self.ts.getTime(), self.ts.getTimeStep(), nonlinear, linear)

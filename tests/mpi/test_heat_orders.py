@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hpcmsm.errors import ConfigError
 from tests.macro_harness import MacroRun, all_sides, isotropic, order
 
 # scheme, coupling, nominal order, coarsest number of steps
@@ -235,3 +236,38 @@ def test_implicit_steps_conserve_heat_whatever_the_heat_capacity(comm, agree, sc
     agree(comm, abs(heat(found) - before) < 1e-8 * before, f"{heat(found) - before:.1e} of {before:.1f}")
     moved = comm.allreduce(float(np.abs(found - start).sum()))
     agree(comm, moved > 0.05 * run.grid.total_cells, f"{moved}")
+
+
+@pytest.mark.parametrize("scheme", ["rk3", "arkimex3"])
+def test_cells_advance_as_far_as_a_step_that_was_shortened(comm, agree, scheme):
+    """Asked before a step that PETSc then rejects, they are asked again for the one that it has taken."""
+    time = dict(scheme=scheme, end=0.05, step=0.01, adaptive=True, tolerance=1e-5)
+    macro = dict(initial="where(x < 0.5, 1, 2)", source="200 * sin(300 * t)")
+    run = MacroRun(comm, (20, 3), (1.0, 0.2), time, macro, isotropic(lambda t: 1 + 0.5 * np.sin(50 * t)))
+    asked, ask = [], run.stepper.ask
+    run.stepper.ask = lambda *what: (asked.append(what[:2]), ask(*what))
+    again = 0
+    while run.now < run.time.end * (1 - 1e-12):
+        before, dt = len(asked), min(run.dt, run.time.end - run.now)
+        result = run.stepper.advance(run.steps + 1, run.now, dt)
+        start, length = asked[-1]
+        taken = result.time - run.now
+        agree(comm, start == run.now and abs(length - taken) < 1e-9 * taken, f"{length} for {taken}")
+        again += len(asked) - before - 1
+        run.now, run.dt, run.steps = result.time, result.next_dt, run.steps + 1
+    agree(comm, 0 < again < run.steps, f"{again} of {run.steps} steps were rejected")
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, np.nan])
+def test_a_heat_capacity_that_is_not_positive_is_refused_by_all(comm, agree, wrong):
+    """Wrong in the last cell alone, which one rank has."""
+    time = dict(scheme="euler", end=1.0, step=0.1)
+    run = MacroRun(comm, (9, 7), (1.0, 1.0), time, {"initial": "1 + x"}, isotropic(np.ones_like))
+    run.heat.heat_capacity = lambda temperature: np.where(run.grid.ids == 62, wrong, 1.0)
+    refused = ""
+    try:
+        run.run()
+    except ConfigError as error:
+        refused = str(error)
+    words = "the heat capacity must be positive, got"
+    agree(comm, words in refused and "in cell 62 (temperature = 1.94" in refused, refused)

@@ -66,8 +66,8 @@ def refused(result, *words):
         ("grid.cells=[-8, 4]", ["grid.cells", "-8"]),
         ("gate.tolerance=tight", ["gate.tolerance", "'tight'"]),
         ("grid.size=['1 s', '1 m']", ["grid.size", "must be in m", "'1 s'"]),
-        ("fields.fraction.unit=kg", ["fraction", "kg"]),
-        ("fields.fraction.value=0.95", ["fraction", "0.95"]),
+        ("fields.fraction={value=0.3, unit='kg'}", ["field 'fraction' must be in 1", "got kg"]),
+        ("fields.fraction=0.95", ["fields.fraction.value must lie between", "got 0.95 at"]),
         ("macro.coupling=stage", ["macro.coupling", "explicit"]),
         ("time.adaptive=true", ["time.adaptive", "backward_euler"]),
         ("macro.initial=temp(3)", ["macro.initial", "'temp'"]),
@@ -91,6 +91,13 @@ def test_petsc_option_that_nothing_uses(case, tmp_path):
 def test_one_line_from_several_ranks(case, tmp_path):
     result = launch(3, ["hpcmsm", "run", case, "-o", tmp_path / "out", "--set", "grid.cels=[1, 2]"])
     refused(result, "grid.cels")
+
+
+def test_a_field_that_is_wrong_on_one_rank(case, tmp_path):
+    """The other rank must not go on alone into what all ranks make together."""
+    wrong = "fields.fraction='where(x > 10e-3, 0.95, 0.3)'"
+    result = launch(2, ["hpcmsm", "run", case, "-o", tmp_path / "out", "--set", wrong])
+    refused(result, "fields.fraction.value must lie between", "got 0.95 at x = 0.0105 m", "on rank 1")
 
 
 def test_more_ranks_than_cells(case, tmp_path):

@@ -305,7 +305,7 @@ def test_coupling_fits_the_scheme(scheme, coupling):
 @pytest.mark.parametrize("scheme", EXPLICIT + IMPLICIT)
 def test_adaptive_needs_an_error_estimate(scheme):
     overrides = f"time.scheme={scheme}", "time.adaptive=true", "macro.coupling=lagged"
-    if scheme in ("euler", "backward_euler", "bdf2"):
+    if scheme in ("euler", "rk4", "backward_euler", "bdf2"):
         message = refusal(*overrides)
         assert "time.adaptive" in message and scheme in message and "arkimex2" in message
     else:
