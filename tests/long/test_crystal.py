@@ -34,7 +34,7 @@ def same(first, second):
 
 
 def test_the_case_becomes_a_shock_and_comes_back_as_a_tension(tmp_path):
-    snapshots = run(2, tmp_path / "run", "snapshots.every=50")
+    snapshots = run(1, tmp_path / "run", "snapshots.every=50")
     stretch = snapshots.arrays["stretch"][:, 0]
     times = snapshots.times
     before = stretch[np.abs(times - 3.3e-7).argmin()]
@@ -97,7 +97,7 @@ def test_a_surrogate_learns_atoms_through_their_noise(tmp_path):
     settings = ["grid.cells=[24]", "time.step=8e-9", "time.end=1.6e-7", "micro.cutoff=2.5", *PERIODIC]
     atoms = [*ATOMS[:4], "micro.blocks=4", "micro.samples=15", "micro.noise=false"]
     gate = ["surrogate.enabled=true", "gate.tolerance=0.03"]
-    found = run(2, tmp_path / "gated", *settings, *atoms, *gate)
+    found = run(1, tmp_path / "gated", *settings, *atoms, *gate)
     summary = json.loads((tmp_path / "gated" / "summary.json").read_text())
     assert summary["closure"]["accepted_fraction"] > 0.5, summary["closure"]
     assert summary["coverage"]["obtained"] > 0.95 and summary["audit_error"]["max"] < 0.03, summary
