@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hpcmsm.io.images import read_labels
 from hpcmsm.io.samples import get_samples, open_strange
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.registry import make_micro
+from hpcmsm.offline.weights import gradient_weights
 from hpcmsm.parallel import together
 from hpcmsm.provenance import provenance
 from hpcmsm.surrogate.base import Samples
@@ -161,9 +163,12 @@ def _answers(micro: MicroModel, points: np.ndarray, dt: float, comm) -> np.ndarr
     return np.ascontiguousarray(everyone.T)
 
 
-def harvest(run: Path, comm) -> Dataset:
+def harvest(run: Path, comm, weigh_by: str | None = None) -> Dataset:
     """Collective. The replay buffer and the calibration window of a run's newest whole checkpoint.
 
+    Args:
+        weigh_by: macro field u whose V |grad u| in their cells becomes the weight of the samples; None
+            leaves them the weights of how they were chosen.
     Raises:
         CheckpointError: there is no checkpoint.
         ConfigError: it holds no samples, because the run had no surrogate.
@@ -180,7 +185,9 @@ def harvest(run: Path, comm) -> Dataset:
             )
         places = ("closure/replay", "closure/calibration/window")
         parts = [get_samples(reader, place, micro.inputs, micro.outputs) for place in places]
-    samples = sorted_samples(parts)
+        samples = sorted_samples(parts)
+        if weigh_by is not None:
+            samples = replace(samples, weight=gradient_weights(reader, weigh_by, samples.ids))
     return _dataset(micro, samples, np.arange(len(samples), dtype=np.int64), case, folder, comm)
 
 

@@ -50,6 +50,11 @@ def add_collect(commands) -> None:
         help="take the samples of this run's newest checkpoint",
     )
     parser.add_argument(
+        "--weigh-by",
+        metavar="FIELD",
+        help="with --from: weigh samples by V |grad u| of this macro field (train --weight weight uses it)",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override section.key=value"
     )
 
@@ -65,9 +70,11 @@ def collect(options) -> int:
         raise ConfigError(
             "CASE must be given, or --from RUN in its place, got both or none; give one of them"
         )
+    if options.weigh_by and options.run is None:
+        raise ConfigError("--weigh-by must go with --from RUN, got none; a sample of no run has no gradient")
     comm = _start()
     if options.run is not None:
-        dataset = harvest(options.run, comm)
+        dataset = harvest(options.run, comm, options.weigh_by)
     else:
         with together(comm):
             case = load_case(options.case, options.set)
@@ -102,7 +109,7 @@ def add_train(commands) -> None:
         "--weight",
         default="",
         metavar="FORMULA",
-        help="weight of a sample in the loss, a formula of the inputs",
+        help="weight of a sample in the loss, a formula of the inputs (and `weight`)",
     )
     parser.add_argument("--hidden", type=int, nargs="+", help="neurons of each hidden layer (default: 16 16)")
     parser.add_argument("--members", type=int, help="networks of the ensemble (default: 5)")

@@ -124,13 +124,14 @@ def check_fields(wanted, offered, who: str, by: str) -> None:
 
 
 def weighed(samples: Samples, inputs: Fields, formula: str) -> Samples:
-    """Samples whose weight in the loss is a formula of the inputs.
+    """Samples whose weight in the loss is a formula of the inputs, and of the `weight` of the dataset.
 
     Raises:
         ConfigError: the formula is wrong, or not positive everywhere.
     """
-    names = [name for field in inputs for name in field.component_names]
-    weight = Expression(formula, tuple(names), "--weight")(**dict(zip(names, samples.inputs, strict=True)))
+    names = (*(name for field in inputs for name in field.component_names), "weight")
+    rows = [*samples.inputs, samples.weight]
+    weight = Expression(formula, names, "--weight")(**dict(zip(names, rows, strict=True)))
     if not (np.isfinite(weight).all() and (weight > 0.0).all()):
         raise ConfigError(
             f"--weight must be positive for all samples, got {float(np.min(weight)):g}; correct the formula"

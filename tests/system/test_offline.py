@@ -131,7 +131,13 @@ def test_a_run_is_harvested_and_trained_on_from_the_model(folder):
     assert (folder / "run1.h5").read_bytes() == (folder / "run2.h5").read_bytes()
     samples = read_dataset(folder / "run1.h5").samples
     assert samples.ids.min() >= 0 and samples.ids.max() < 16 * 8 and samples.step.min() >= 0
-    train = ["hpcmsm", "train", "run1.h5", "--from", "model.h5", "-o", "more.h5"]
+    weighed = ["hpcmsm", "collect", "--from", "source", "--weigh-by", "temperature", "-o", "run3.h5"]
+    good(launch(1, weighed, cwd=folder))
+    weights = read_dataset(folder / "run3.h5").samples.weight
+    # Heat has come in from x = 0, and not far: there the field is steep.
+    column = samples.ids % 16
+    assert weights.min() > 0 and weights[column < 2].mean() > 10 * weights[column >= 8].mean()
+    train = ["hpcmsm", "train", "run3.h5", "--from", "model.h5", "--weight", "weight", "-o", "more.h5"]
     good(launch(1, train, cwd=folder))
     more, model = read_model(folder / "more.h5"), read_model(folder / "model.h5")
     assert more.hidden == model.hidden
