@@ -150,16 +150,15 @@ INLINE void to_red(const Level *level)
 INLINE void restrict_residual(const Level *level, const Level *coarse)
 {
     FOR_EACH_AGGREGATE(coarse->n) {
-        long c = parent(coarse->n, CHILD(0)), i[CHILDREN];
-        Around at[CHILDREN];
-        FOR_EACH_CHILD(k) i[k] = point(level->n, CHILD(k)), at[k] = around(level->n, CHILD(k), RED);
+        long c = parent(coarse->n, CHILD(0));
         FOR_EACH_LANE(l) {
             small sum[LOADS];
             UNROLLED FOR_EACH_CHILD(k) {
-                SmallFaces face = small_of_red(level->scaled_face, at[k], l);
-                small weight = level->weight[i[k] * LANES + l];
+                Around at = around(level->n, CHILD(k), RED);
+                SmallFaces face = small_of_red(level->scaled_face, at, l);
+                small weight = level->weight[point(level->n, CHILD(k)) * LANES + l];
                 FOR_EACH_LOAD(j) {
-                    small part = weight * small_sum(face, level->u_black, at[k], j, l);
+                    small part = weight * small_sum(face, level->u_black, at, j, l);
                     sum[j] = k == 0 ? part : sum[j] + part;
                 }
             }
