@@ -3,7 +3,8 @@
 // The temperature is read where it stands, without ghosts; what lies beyond the block comes as one plane for
 // each side. So no copy of the whole field is made for the sake of its rim, which costs as much as the
 // stencil itself. Face conductances are those of heat_faces, 0 at physical sides, and the sums have the same
-// order as in heat.c: both give the same bits. With a heat capacity the result is Forward Euler's step.
+// order as in heat.c: both give the same bits. With a heat capacity the result is Forward Euler's step, to
+// which the sides are added last: there both differ by rounding.
 
 #include "heat_sides.h"
 

@@ -31,6 +31,8 @@ COMPONENTS = {
 # Points and weights of Gauss's rule on (0, 1).
 GAUSS = tuple(zip((0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18), strict=True))
 NEWTON_STEPS = 3
+# Part of the heat that a cell has taken in that may be missing in its temperature.
+SETTLED_TO = 1e-6
 
 
 class Heat(MethodOfLines):
@@ -172,6 +174,9 @@ class Heat(MethodOfLines):
     def settled(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """The temperature at which the cells hold the heat that a step with frozen rho c let in.
 
+        A cell where Newton's method does not find it, as rho c jumps or has a peak that the step passes
+        (a latent heat), keeps the temperature of the step: there, coupling "picard" or shorter steps help.
+
         Source: Q. T. Pham 1985, Int. J. Heat Mass Transfer 28, 2079 (there for phase changes).
         """
         if not self._capacity_varies:
@@ -180,7 +185,8 @@ class Heat(MethodOfLines):
         # As many steps of Newton's method in every cell, so that no cell feels its neighbours.
         for _ in range(NEWTON_STEPS):
             result -= (self.gain(before, result) - heat) / self.capacity_at(result)
-        return result
+        found = np.abs(self.gain(before, result) - heat) <= SETTLED_TO * np.abs(heat)
+        return np.where(found, result, after)
 
     def set_goal(self, formula: Formula, horizon: float) -> None:
         """Choose the goal of `goal_weights`: a mean of the unknown with weights of x, y, z."""

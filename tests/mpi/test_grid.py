@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpcmsm.errors import ConfigError
-from hpcmsm.grid import Grid, splits
+from hpcmsm.grid import Grid, Rim, splits
 
 pytestmark = pytest.mark.mpi
 # Cells along x, y[, z] that no small number of ranks divides.
@@ -71,6 +71,28 @@ def surroundings(values, owned, periodic):
     for axis, line in enumerate(known):
         inside &= np.expand_dims(line, [other for other in range(len(known)) if other != axis])
     return values[np.ix_(*index)], inside
+
+
+@pytest.mark.parametrize("cells", [(9,), *SHAPES, (1, 6), (2, 2)])
+def test_the_rim_is_that_of_the_ghosts(comm, agree, cells):
+    """Twice, as the planes are filled anew, around the periodic axes and 0 beyond physical sides."""
+    ndim = len(cells)
+    for periodic in itertools.product((False, True), repeat=ndim):
+        if comm.size > max(cells):
+            continue
+        grid = make(comm, cells, periodic=periodic)
+        rim, vector, local = Rim(grid), grid.new_vector(), grid.new_local()
+        for seed in (1, 2):
+            values = np.random.default_rng(seed).normal(size=cells[::-1])
+            vector.setArray(values[grid.owned].ravel())
+            rim.exchange(vector)
+            ghosted = grid.ghosted(vector, local)
+            agree(comm, list(rim.planes) == list("xyz")[:ndim], f"{list(rim.planes)}")
+            for axis, planes in enumerate(rim.planes.values()):
+                ends = np.moveaxis(ghosted, ndim - 1 - axis, 0)[[0, -1]]
+                wanted = ends[(slice(None), *[slice(1, -1)] * (ndim - 1))]
+                fine = planes.shape == wanted.shape and np.array_equal(planes, wanted)
+                agree(comm, fine, f"{cells}, {periodic}, axis {axis}: {planes}")
 
 
 def test_a_changed_vector_changes_the_ghosts(comm, agree):

@@ -271,3 +271,26 @@ def test_a_heat_capacity_that_is_not_positive_is_refused_by_all(comm, agree, wro
         refused = str(error)
     words = "the heat capacity must be positive, got"
     agree(comm, words in refused and "in cell 62 (temperature = 1.94" in refused, refused)
+
+
+def test_a_latent_heat_that_a_step_passes_leaves_its_temperature(comm, agree):
+    """Newton's method, left to itself, would put cells that warm from 315 to 325 K at 214 K."""
+    time = dict(scheme="backward_euler", end=1.0, step=0.1)
+    run = MacroRun(
+        comm,
+        (40, 5),
+        (40.0, 1.0),
+        time,
+        {"initial": "300 + x"},
+        isotropic(np.ones_like),
+        capacity=lambda t: 2.0 + t / 1000 + 50.0 * np.exp(-((t - 320.0) ** 2)),
+    )
+    before = run.heat.initial()[0]
+    after = before + 10.0
+    run._ask(0.0, 0.1, before[None])
+    found = run.heat.settled(before, after)
+    heat, stored = 10.0 * run.heat.capacity, run.heat.gain(before, found)
+    kept, conserving = found == after, np.abs(stored - heat) < 2e-6 * heat
+    agree(comm, np.all(kept | conserving), f"{found[~(kept | conserving)]}")
+    agree(comm, comm.allreduce(int(kept.sum())) > 20, "the peak is met")
+    agree(comm, comm.allreduce(int(conserving.sum())) > 80, "and missed")
