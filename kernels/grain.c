@@ -78,7 +78,8 @@ INLINE void read_cells(
     real wrong[LANES];
     FOR_EACH_LANE(l) {
         real value = u[CELL_OF(team, l, ncells)];
-        wrong[l] = value >= 0 && value < R(1e6) ? 0 : 1;
+        /* A macro solver may leave a vanishing concentration a little below 0; only its square is used. */
+        wrong[l] = value > R(-1e-6) && value < R(1e6) ? 0 : 1;
     }
     for (int colour = RED; colour <= BLACK; ++colour)
         FOR_EACH_POINT_2D(h, y, level->half, level->n) {

@@ -228,7 +228,8 @@ def from_case(case: Case, grid: Grid, micro, cell_fields) -> Monodomain:
         ConfigError: an option is wrong.
     """
     options = validate(Options, case.macro.options, "case file", "macro.")
-    for name in ("source", "heat_capacity", "boundary", "coupling", "petsc"):
+    solver = ("coupling", "petsc", "picard_tolerance", "max_iterations", "linear_tolerance")
+    for name in ("source", "heat_capacity", "boundary", *solver):
         if getattr(case.macro, name) != getattr(MacroSection(), name):
             raise ConfigError(
                 f"macro.{name} must be left out for macro.model 'monodomain', got "

@@ -31,13 +31,14 @@ class Probes:
         probes: the points.
         grid: the grid; a point must lie in its box.
     Raises:
-        ConfigError: a point lies outside, or has the wrong number of coordinates.
+        ConfigError: a point lies outside, has the wrong number of coordinates, or the name of another.
     """
 
     def __init__(self, probes: list[Probe], grid: Grid):
         self.probes, self.grid = probes, grid
         for probe in probes:
             self._check(probe)
+        _check_names([probe.name for probe in probes])
         parts = [self._corners(probe.at) for probe in probes]
         # Centres around each point and their weights, shape (nprobe, 2^ndim).
         self._ids = np.array([ids for ids, _ in parts])
@@ -97,3 +98,12 @@ class Probes:
             for probe, value in zip(self.probes, found, strict=True)
         }
         return {"field": field.name, "unit": field.unit, "points": rows}
+
+
+def _check_names(names: list[str]) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ConfigError(
+                f"macro.probes.{name} must be the only point of that name, got another one (points of a line "
+                "are called NAME_0, NAME_1, ...); rename it"
+            )

@@ -171,6 +171,14 @@ def test_faults_are_a_status_of_their_cell_alone():
     assert np.array_equal(answer.state[:, [0, 6]], good.state)
 
 
+def test_a_concentration_below_zero_by_the_error_of_a_solver_is_none():
+    model = Grain(resolution=16)
+    start = np.repeat(model.initial_state(np.zeros((1, 1))), 2, axis=1)
+    answer = model.evaluate(batch([0.0, -1e-8], start))
+    assert not answer.status.any()
+    np.testing.assert_allclose(answer.outputs[:, 1], answer.outputs[:, 0], rtol=1e-12, atol=1e-12)
+
+
 def test_a_step_that_is_too_long_is_a_status():
     model = Grain(resolution=32)
     start = np.repeat(model.initial_state(np.zeros((1, 1))), 2, axis=1)

@@ -82,6 +82,8 @@ def test_a_case_becomes_the_equation(tmp_path):
             ["macro.stimulus.0 must reach at least one cell"],
         ),
         ("macro.probes.out=[0.0, 1.0]", ["macro.probes.out must lie within the grid"]),
+        ("macro.probes.diagonal_1=[0.0, 0.0]", ["macro.probes.diagonal_1 must be the only point"]),
+        ("macro.linear_tolerance=1e-5", ["macro.linear_tolerance must be left out"]),
         ("macro.lines.diagonal.end=[0.0]", ["macro.lines.diagonal.end must have one entry per axis"]),
         ("grid.cells=[1, 5]", ["grid.cells must be at least 2 for grid.centring 'vertex', got 1"]),
         ("micro.model=constant", ["needs the field 'temperature'", "provides voltage, stimulus"]),
