@@ -30,6 +30,7 @@ from hpcmsm.parallel import together
 
 # Heun's method is stable where dt times the sum of these parts of both operators is below 2; 0.8 of it.
 STABLE = 1.6
+MOST_STEPS = 10_000
 # A mass fraction may swing below 0 by this much at a front that the grid hardly resolves.
 MOST_NEGATIVE = 1e-3
 DIFFUSIVE, ADVECTIVE = 4.0, 2.4
@@ -143,7 +144,11 @@ class ReactingFlow(SplitModel):
         return given / density if self.by_mass else given
 
     def _steps_needed(self, values, temperature, time: float, dt: float) -> int:
-        """Collective. Number of equal steps that are stable over dt."""
+        """Collective. Number of equal steps that are stable over dt.
+
+        Raises:
+            SolverError: there are too many.
+        """
         from mpi4py import MPI
 
         density, diffusion = self._properties(temperature, values[1:])
@@ -153,7 +158,13 @@ class ReactingFlow(SplitModel):
             rate += DIFFUSIVE * diffusion / (density * h * h) + ADVECTIVE * speed[axis] / h
         # A rate that is not finite is left to the check of the temperature.
         fastest = self.grid.comm.allreduce(float(np.nan_to_num(rate).max()), op=MPI.MAX)
-        return max(1, math.ceil(min(dt * fastest / STABLE, 1e6)))
+        needed = dt * fastest / STABLE
+        if needed > MOST_STEPS:
+            raise SolverError(
+                f"transport must need at most {MOST_STEPS} stable steps in time.step, got {needed:.3g}; "
+                "lower time.step, use a coarser grid, or correct macro.velocity and macro.diffusion"
+            )
+        return max(1, math.ceil(needed))
 
     def _rate(self, time: float, values: np.ndarray, temperature: np.ndarray) -> np.ndarray:
         """Collective. Rates of enthalpy and mass fractions, shape (1 + nspecies, ncells)."""

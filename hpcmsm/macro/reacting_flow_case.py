@@ -16,6 +16,7 @@ from hpcmsm.macro.boundary import boundary_faces
 from hpcmsm.macro.gas_sides import GasSides
 from hpcmsm.macro.reacting_flow import ReactingFlow
 from hpcmsm.mixture import Mixture
+from hpcmsm.parallel import together
 
 
 class Options(Section):
@@ -32,7 +33,7 @@ class Options(Section):
 
 
 def from_case(case: Case, grid: Grid, micro, cell_fields) -> ReactingFlow:
-    """Build the model from the table [macro].
+    """Collective. Build the model from the table [macro].
 
     Raises:
         ConfigError: an option is wrong, or the micro model has no mixture.
@@ -46,10 +47,13 @@ def from_case(case: Case, grid: Grid, micro, cell_fields) -> ReactingFlow:
         )
     start = Start(case.macro.initial, grid.ndim, mixture)
     diffusion = _diffusion(options, mixture)
-    faces = boundary_faces(case.macro.boundary, grid)
-    sides = GasSides(grid, mixture, faces, lambda places: start(places)[1:], diffusion)
-    velocity, by_mass = _velocity(options, grid)
-    return ReactingFlow(grid, mixture, start(grid.coordinates()), sides, velocity, by_mass, diffusion)
+    # What is wrong in the cells or sides of one rank is agreed on before all go on together.
+    with together(grid.comm):
+        values = start(grid.coordinates())
+        faces = boundary_faces(case.macro.boundary, grid)
+        sides = GasSides(grid, mixture, faces, lambda places: start(places)[1:], diffusion)
+        velocity, by_mass = _velocity(options, grid)
+    return ReactingFlow(grid, mixture, values, sides, velocity, by_mass, diffusion)
 
 
 class Start:

@@ -221,6 +221,17 @@ def test_other_sides_are_refused(comm, agree):
     agree(comm, comm.allreduce(int(bool(text))) > 0, "no rank refused it")
 
 
+def test_a_velocity_without_bound_is_refused(comm, agree):
+    run = stirred(comm)
+    text, inner = "", run.flow.velocity
+    run.flow.velocity = lambda time: np.where(run.grid.ids == 5, np.inf, inner(time))
+    try:
+        run.run(1e-3, 1)
+    except SolverError as error:
+        text = str(error)
+    agree(comm, "at most 10000 stable steps" in text and "macro.velocity" in text, text)
+
+
 def test_a_state_without_temperature_ends_on_every_rank(comm, agree):
     run = stirred(comm)
     run.reaction = lambda fractions, dt: np.where(run.grid.ids == 5, np.nan, 0.0) + 0.0 * fractions

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.launch import ROOT, launch
 
 CASE = ROOT / "cases" / "ignition.toml"
@@ -49,6 +51,20 @@ def test_the_same_bits_on_other_ranks_and_after_a_restart(tmp_path):
     result = launch(0, ["hpcmsm", "report", tmp_path / "three"])
     assert result.returncode == 0 and "Warning" not in result.stderr, result.stderr
     assert "rank with the most over the mean" in (tmp_path / "three" / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"macro.initial.H2": "'1e-3 - y'"}, "macro.initial must give a positive temperature"),
+        ({"macro.boundary": "{y_high={kind='flux', flux=3.0}}"}, "macro.boundary.y_high must be"),
+    ],
+)
+def test_what_one_rank_alone_can_see_ends_on_all(tmp_path, change, message):
+    out = tmp_path / "out"
+    result = launch(3, ["hpcmsm", "run", CASE, "-o", out, "--quiet", *settings(**change)], timeout=60)
+    lines = [line for line in result.stderr.splitlines() if "Error: " in line]
+    assert result.returncode == 2 and len(lines) == 1 and message in lines[0], result.stderr
 
 
 def test_a_front_that_the_grid_cannot_resolve_ends_in_one_line(tmp_path):
