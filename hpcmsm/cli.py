@@ -113,9 +113,9 @@ def naming(file: str):
     try:
         yield
     except ConfigError as error:
-        text = str(error)
+        text = str(error).replace(" (case file)", f" ({file})")
         if f"({file})" in text:
-            raise
+            raise ConfigError(text) from None
         rule, semicolon, advice = text.rpartition("; ")
         raise ConfigError(
             f"{rule} ({file}){semicolon}{advice}" if semicolon else f"{text} ({file})"

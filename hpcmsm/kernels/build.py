@@ -69,6 +69,12 @@ def suggestion(name: str, names: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(names) or 'nothing here'}"
 
 
+def files_of(path: Path) -> list[Path]:
+    """The kernel file and the parts that it includes."""
+    found = (INCLUDED.fullmatch(line) for line in path.read_text().splitlines())
+    return [path, *(path.parent / part[1] for part in found if part)]
+
+
 def full_source(path: Path) -> str:
     """Header, kernel file and its parts as one text; #line keeps the line numbers of all in messages.
 

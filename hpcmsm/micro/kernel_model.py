@@ -13,6 +13,7 @@ from hpcmsm.batch import Answer, Batch
 from hpcmsm.errors import ConfigError, KernelError
 from hpcmsm.fields import Field
 from hpcmsm.kernels import Kernel
+from hpcmsm.kernels.build import files_of
 from hpcmsm.micro.base import History, MicroModel
 from hpcmsm.micro.kernel_binding import NCELLS, Parameters, Slot, bind
 
@@ -119,13 +120,13 @@ class KernelModel(MicroModel):
         return np.zeros(batch.ncells, self._number_of if name == "residual" else np.int32)
 
     def facts(self) -> dict[str, object]:
-        """File, function, a digest of the source, parameters, backend and number type."""
+        """File, function, a digest of the file and its parts, parameters, backend and number type."""
         kernel, fixed = self._kernel, [slot for slot in self._slots if slot.role == "fixed"]
         return {
             "model": "KernelModel",
             "source": self.source.name,
             "function": self.function,
-            "sha256": hashlib.sha256(kernel.path.read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files_of(kernel.path))).hexdigest(),
             "parameters": {slot.name: np.asarray(slot.value).tolist() for slot in fixed},
             "backend": kernel.backend,
             "dtype": kernel.dtype,

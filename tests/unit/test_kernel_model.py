@@ -113,6 +113,11 @@ def test_what_the_model_tells_of_itself(tmp_path):
     assert facts["parameters"] == {"n": 3, "rate": 2.0, "table": [[1, 2, 3], [4, 5.5, 6]]}
     changed = build(tmp_path, kernel=KERNEL + "// changed\n").facts()
     assert changed["sha256"] != facts["sha256"]
+    told = []
+    for part in ("", "/* changed */"):
+        (tmp_path / "part.h").write_text(part)
+        told.append(build(tmp_path, kernel='#include "part.h"\n' + KERNEL).facts()["sha256"])
+    assert told[0] != told[1]
 
 
 def test_lifting_makes_the_history_liftable(tmp_path):
