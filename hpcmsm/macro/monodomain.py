@@ -29,6 +29,7 @@ ACTIVATION = Field(
 )
 # Part of the largest stable step that a step of the diffusion may take.
 SAFETY = 0.9
+MOST_STEPS = 10_000
 # A stimulus reaches cells whose centre is outside of its box by this part of a spacing: rounding.
 ROUNDING = 1e-6
 
@@ -173,9 +174,13 @@ class Monodomain(SplitModel):
         for stimulus in self.stimuli:
             self._stimulus[stimulus.cells] += stimulus.mean(time, dt)
 
+    def steps_needed(self, dt: float) -> float:
+        """Stable steps of the diffusion that fill dt, not rounded up."""
+        return 2.0 * dt * sum(self.rates) / SAFETY
+
     def transport(self, unknown: np.ndarray, time: float, dt: float) -> None:
         """Collective. Diffusion by dt, in place."""
-        nstep = max(1, math.ceil(2.0 * dt * sum(self.rates) / SAFETY - 1e-9))
+        nstep = max(1, math.ceil(self.steps_needed(dt) - 1e-9))
         numbers = [dt / nstep * rate for rate in self.rates] + [0.0] * (3 - self.grid.ndim)
         ratios = dict(zip(("rx", "ry", "rz"), numbers, strict=True))
         voltage = unknown[0]
@@ -237,7 +242,7 @@ def from_case(case: Case, grid: Grid, micro, cell_fields) -> Monodomain:
             )
     _check_length("conductivity", options.conductivity, grid)
     per_area = options.surface_to_volume * options.capacitance
-    return Monodomain(
+    model = Monodomain(
         grid,
         _initial(case.macro.initial),
         [conductivity / per_area for conductivity in options.conductivity],
@@ -245,6 +250,13 @@ def from_case(case: Case, grid: Grid, micro, cell_fields) -> Monodomain:
         [_stimulus(section, number, per_area, grid) for number, section in enumerate(options.stimulus)],
         Probes(_probes(options, grid), grid) if options.probes or options.lines else None,
     )
+    needed = model.steps_needed(case.time.step)
+    if not needed <= MOST_STEPS:
+        raise ConfigError(
+            f"macro.conductivity must need at most {MOST_STEPS} stable steps of diffusion in time.step, got "
+            f"{needed:.3g}; correct it (S/m), lower time.step or use a coarser grid"
+        )
+    return model
 
 
 def _initial(given):

@@ -69,6 +69,7 @@ def test_a_case_becomes_the_equation(tmp_path):
     [
         ("macro.conductivity=[0.1]", ["macro.conductivity must have one entry per axis", "got 1 for 2"]),
         ("macro.conductivity=[0.1, -0.1]", ["macro.conductivity.1", "-0.1"]),
+        ("macro.conductivity=[1e300, 0.1]", ["at most 10000 stable steps", "correct it (S/m)"]),
         ("macro.conductivities=[0.1, 0.1]", ["'macro.conductivities'", "did you mean 'macro.conductivity'?"]),
         ("macro.initial=300", ["macro.initial must lie between -200 and 200 mV, got 300"]),
         ("macro.initial={temperature=300}", ["macro.initial must be a formula or name 'voltage'"]),
