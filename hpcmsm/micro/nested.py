@@ -104,16 +104,11 @@ class NestedCell(MicroModel):
         values = {name: batch.inputs[rows] for name, rows in rows_of(self.inputs).items()}
         states = {name: batch.state[rows] for name, rows in rows_of(self.state).items()}
         cost, residual, after = np.zeros(batch.ncells), np.zeros(batch.ncells), []
-        for name, part in self.below.items():
-            question = replace(
-                batch,
-                inputs=self._inputs_below(name, values),
-                state=_stacked([states[f"{name}_{field.name}"] for field in part.model.state], batch.ncells),
-            )
-            ask = self.nested[name].evaluate if name in self.nested else part.model.evaluate
-            answer = ask(question)
+        # No rank may raise an error of its own before the last closure has been asked.
+        answers = {name: self._ask_below(name, batch, values, states) for name in self.below}
+        for name, answer in answers.items():
             self._check_aligned(name, batch, answer.outputs)
-            values[f"{name}_conductivity"] = self._along_axes(part, answer)
+            values[f"{name}_conductivity"] = self._along_axes(self.below[name], answer)
             cost, residual = cost + answer.cost, np.maximum(residual, answer.residual)
             after.append(answer.state)
         own = replace(
@@ -125,6 +120,16 @@ class NestedCell(MicroModel):
         state = _stacked([found.state, *after], batch.ncells)
         residual = np.maximum(residual, found.residual)
         return Answer(found.outputs, state, found.status, cost=cost + found.cost, residual=residual)
+
+    def _ask_below(self, name: str, batch: Batch, values: dict, states: dict) -> Answer:
+        """Collective with closures. What the model of a phase answers, from this model's rows by name."""
+        model = self.below[name].model
+        question = replace(
+            batch,
+            inputs=self._inputs_below(name, values),
+            state=_stacked([states[f"{name}_{field.name}"] for field in model.state], batch.ncells),
+        )
+        return (self.nested[name] if name in self.nested else model).evaluate(question)
 
     def _inputs_below(self, name: str, values: dict[str, np.ndarray]) -> np.ndarray:
         """Inputs of a lower model, shape (ninput, n), from this model's by name."""

@@ -136,3 +136,33 @@ def test_a_failure_below_is_collective(comm, agree, mpi_tmp_path):
     except MicroError as error:
         text = str(error)
     agree(comm, "status 2" in text, f"got '{text}'")
+
+
+STRIPES = np.add.outer(np.arange(8), np.arange(8)) // 2 % 2
+TWO_YARNS = [
+    "time.end=0.1",
+    "checkpoint.every=0",
+    "macro.initial=300 + 200 * (x > 1e-3) * (x < 2e-3) * (y < 1e-3)",  # one cell, which the trial leaves out
+    "materials.fibre.conductivity=where(temperature > 495, 9, 0.2)",
+    'materials.yarn={axes="xy", micro={model="unit_cell", microstructure="image:s.npy", '
+    'phases=["resin", "fibre"]}, surrogate={enabled=false}}',
+    'materials.weft={micro={model="unit_cell", microstructure="cylinders", phases=["resin", "fibre"], '
+    "resolution=8, fraction=0.5}}",
+    'micro={model="unit_cell", microstructure="laminate", phases=["yarn", "weft"], fraction=0.5}',
+    "fields={}",
+]
+
+
+def test_a_phase_that_conducts_askew_on_one_rank_is_told_by_all(comm, agree, mpi_tmp_path):
+    """Another phase is asked after it: nobody may be left waiting in that question."""
+    if comm.rank == 0:
+        np.save(mpi_tmp_path / "s.npy", STRIPES)
+    comm.Barrier()
+    try:
+        run(comm, mpi_tmp_path, "false", "false", overrides=TWO_YARNS)
+        text = ""
+    except MicroError as error:
+        text = str(error)
+    agree(comm, "materials.yarn must conduct along its axes" in text, f"got '{text}'")
+    agree(comm, len({t.removesuffix(" (on rank 0)") for t in comm.allgather(text)}) == 1, f"got '{text}'")
+    comm.Barrier()
