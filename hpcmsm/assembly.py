@@ -105,7 +105,10 @@ def _check_range(field: Field, values: np.ndarray, grid: Grid) -> None:
 
 def _make_closure(case: Case, micro: MicroModel, comm, model, timers: Timers) -> Closure:
     for name, lower in micro.lower.items():
-        micro.nested[name] = _make_closure(_case_below(case, name), lower, comm, None, timers)
+        try:
+            micro.nested[name] = _make_closure(_case_below(case, name), lower, comm, None, timers)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (in [materials.{name}])") from None
     direct = Direct(micro, comm, timers)
     if not case.surrogate.enabled:
         return direct
@@ -141,9 +144,7 @@ def _case_below(case: Case, name: str) -> Case:
     """
     material = case.materials[name]
     seed = int(random_bits("nested", case.seed, zlib.crc32(name.encode())) >> np.uint64(1))
-    # Below there are other cells in every question, which remember nothing, and no goal.
-    gate = material.gate.model_copy(update={"blend": 0, "macro_tolerance": None})
-    tables = {"micro": material.micro, "surrogate": material.surrogate, "gate": gate}
+    tables = {"micro": material.micro, "surrogate": material.surrogate, "gate": material.gate}
     return case.model_copy(update={**tables, "seed": seed})
 
 

@@ -275,8 +275,8 @@ class GateSection(Section):
 
     tolerance: a number, relative to the size of the output; or a text with the output's unit, such as
     "0.01 W/(m K)"; or a table of these, one per output. blend: steps over which a cell goes over from one
-    answer to another; 0 changes at once. macro_tolerance: instead of tolerance, what all accepted errors
-    together may change the goal by, in the unit of the unknown; goal: weights of x, y, z for a mean of it.
+    answer to another; 0 changes at once, as a macro_tolerance does. macro_tolerance: instead of tolerance, what
+    all accepted errors together may change the goal by, in the unit of the unknown; goal: weights of x, y, z for a mean of it.
     """
 
     tolerance: Annotated[Any, PlainValidator(_checked_tolerance)] = 2e-3
@@ -326,6 +326,8 @@ class Material(Section):
         if self.gate is not None and self.gate.blend:
             # Blending remembers every cell from step to step, and not every cell asks below in every step.
             raise ValueError(f"must have gate.blend = 0 for a composite, got {self.gate.blend}")
+        if self.gate is not None and self.gate.macro_tolerance is not None:
+            raise ValueError("must leave out gate.macro_tolerance for a composite, which sees no macro field")
         if self.surrogate is not None and self.surrogate.load is not None:
             raise ValueError("must leave out surrogate.load for a composite; its surrogate is trained anew")
         return self

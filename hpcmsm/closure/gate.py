@@ -78,7 +78,9 @@ class Gate(Closure):
         self.predictor = Predictor(surrogate, micro, self.tolerance)
         self.comm, self.seed, self.timers = comm, seed, timers
         self.inputs, self.outputs, self.micro_state = inner.inputs, inner.outputs, inner.micro_state
-        self.blending = Blending(self.predictor, micro, inner.outputs, gate.blend)
+        # What a budget allows one cell may be all that the cells have together: nothing is left for offsets.
+        nsteps = 0 if gate.macro_tolerance else gate.blend
+        self.blending = Blending(self.predictor, micro, inner.outputs, nsteps)
         self.calibration = Calibration(
             sum(f.size for f in self.inputs), sum(f.size for f in self.outputs), gate.coverage
         )
@@ -117,6 +119,8 @@ class Gate(Closure):
         """Whether what is learnt holds for steps of this length; the first that is asked for decides."""
         if not self.micro.depends_on_dt:
             return True
+        if dt == 0.0:  # outputs of a present state: nothing advances
+            return False
         self.dt = self.dt or dt
         return abs(dt - self.dt) <= SAME_DT * self.dt
 

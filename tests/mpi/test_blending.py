@@ -1,5 +1,7 @@
 """Cells that change from micro model to surrogate, or from one version to the next, do not jump."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -108,6 +110,19 @@ def test_what_the_bound_covers_stays_within_the_tolerance(comm, agree):
         naccepted += comm.allreduce(int(served.sum()))
         moved += comm.allreduce(int((np.abs(values - 1 - error[gate.ids])[served] > 1e-4).sum()))
     agree(comm, naccepted > 500 and moved > 200, f"{naccepted} accepted, {moved} of them blended")
+
+
+def test_a_budget_holds_for_all_that_is_served(comm, agree):
+    """Cells that were wrong by a tenth and are good now: no cell may take for its offset what all may err."""
+    gate = biased(comm, 2e-3, 4, macro_tolerance=0.3)
+    for number, error, accepted in ((2, 0.1, False), (3, 2e-3, True)):
+        batch = make_batch(gate.ids, 0.0, error, error / 2e-3, number)
+        answer = gate.evaluate(replace(batch, sensitivity=lambda outputs: np.ones(outputs.shape[1])))
+        gate.finish_step(number)
+        spent = comm.allreduce(float(np.abs(answer.outputs[0] - 1.0).sum()))
+        nserved = comm.allreduce(int((answer.source == SURROGATE).sum()))
+        agree(comm, (nserved == N) if accepted else (nserved < 4), f"step {number}: {nserved} served")
+        agree(comm, spent <= 0.3 * (1 + 1e-9), f"step {number}: errors of {spent} together")
 
 
 class Above(Told):

@@ -329,6 +329,12 @@ class Timed(Told):
 
 def test_steps_of_another_length_are_no_business_of_the_surrogate(comm, agree):
     gate, ids = calibrated(comm, audit=1e-9, micro=Timed())
+    gate.dt = 0.0  # as at the start, where a model with a state is asked for the outputs of its present one
+    known = len(gate.calibration.window)
+    answer = gate.evaluate(replace(make_batch(ids, 0.5, 1e-3, 1e-3, 1), dt=0.0))
+    gate.finish_step(1)
+    agree(comm, (answer.source == MICRO).all(), "no surrogate may answer for a step of no length")
+    agree(comm, len(gate.calibration.window) == known, "a step of no length was learnt from")
     for step, dt, source in ((2, 1.0, SURROGATE), (3, 0.5, MICRO), (4, 1.0 + 1e-12, SURROGATE)):
         known = len(gate.calibration.window)
         batch = replace(make_batch(ids, 0.5, 1e-3, 1e-3, step), dt=dt)

@@ -188,6 +188,7 @@ def test_what_conducts_askew_is_refused():
         (dict(axes="conductivity = 1.0"), "either a conductivity or a table micro"),
         (dict(axes="heat_capacity = 1.0"), "must leave out heat_capacity"),
         (dict(axes="gate = {blend = 2}"), "gate.blend = 0 for a composite, got 2"),
+        (dict(axes="gate = {macro_tolerance = 0.1}"), "leave out gate.macro_tolerance for a composite"),
         (dict(axes='surrogate = {load = "a.h5"}'), "must leave out surrogate.load"),
         (
             dict(more="[materials.void]\nconductivity = 1.0\naxes = 'xy'\n"),
