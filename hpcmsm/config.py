@@ -275,8 +275,9 @@ class GateSection(Section):
 
     tolerance: a number, relative to the size of the output; or a text with the output's unit, such as
     "0.01 W/(m K)"; or a table of these, one per output. blend: steps over which a cell goes over from one
-    answer to another; 0 changes at once, as a macro_tolerance does. macro_tolerance: instead of tolerance, what
-    all accepted errors together may change the goal by, in the unit of the unknown; goal: weights of x, y, z for a mean of it.
+    answer to another; 0 changes at once, as a macro_tolerance does. macro_tolerance: instead of tolerance,
+    what all accepted errors together may change the goal by, in the unit of the unknown; goal: weights of
+    x, y, z for a mean of it.
     """
 
     tolerance: Annotated[Any, PlainValidator(_checked_tolerance)] = 2e-3

@@ -129,7 +129,7 @@ class NestedCell(MicroModel):
             inputs=self._inputs_below(name, values),
             state=_stacked([states[f"{name}_{field.name}"] for field in model.state], batch.ncells),
         )
-        return (self.nested[name] if name in self.nested else model).evaluate(question)
+        return self.nested.get(name, model).evaluate(question)
 
     def _inputs_below(self, name: str, values: dict[str, np.ndarray]) -> np.ndarray:
         """Inputs of a lower model, shape (ninput, n), from this model's by name."""
