@@ -9,7 +9,7 @@ import numpy as np
 
 from hpcmsm.batch import Answer, Batch
 from hpcmsm.errors import MicroError
-from hpcmsm.fields import check_array, rows_of
+from hpcmsm.fields import check_array, rows_of, within_bounds
 from hpcmsm.micro.base import History, MicroModel
 
 MOST_CELLS = 5
@@ -38,6 +38,7 @@ def try_out(micro: MicroModel, batch: Batch) -> None:
     given = some.inputs.copy(), some.state.copy()
     first = _ask(micro, some, name)
     _check_solved(some, first, name)
+    _check_ranges(micro.outputs, some, first, name)
     _check_conserved(micro, some.inputs, first.outputs, name)
     if not (_same(some.inputs, given[0]) and _same(some.state, given[1])):
         raise MicroError(
@@ -116,6 +117,19 @@ def _check_solved(batch: Batch, answer: Answer, name: str) -> None:
                 f"{_shown(getattr(answer, what)[:, bad[0]])} for cell {batch.ids[bad[0]]} (inputs "
                 f"{_shown(batch.inputs[:, bad[0]])}); check inputs and parameters"
             )
+
+
+def _check_ranges(outputs, batch: Batch, answer: Answer, name: str) -> None:
+    """A wrong sign or unit of a user's model would only show as a macro field that grows without end."""
+    wrong = np.flatnonzero(~within_bounds(outputs, answer.outputs))
+    if wrong.size:
+        cell = wrong[0]
+        ranges = ", ".join(f"{f.name} from {f.lower:g} to {f.upper:g}" for f in outputs)
+        raise MicroError(
+            f"outputs of {name} must lie within the ranges that it declares ({ranges}), got "
+            f"{_shown(answer.outputs[:, cell])} for cell {batch.ids[cell]} (inputs "
+            f"{_shown(batch.inputs[:, cell])}); correct the model, its parameters or the ranges"
+        )
 
 
 def _check_conserved(micro: MicroModel, inputs: np.ndarray, outputs: np.ndarray, name: str) -> None:

@@ -58,7 +58,7 @@ dtype = "float64"
 [micro.inputs]
 speed = "m/s"
 [micro.outputs]
-sums = { unit = "W", size = 2 }
+sums = { unit = "W", size = 2, lower = 0.0 }
 [micro.state]
 field = { unit = "K", size = 6, initial = "speed + 10 * component" }
 age = { unit = "s", initial = 2.0 }
@@ -235,6 +235,11 @@ def test_a_python_module_may_be_called_kernel(tmp_path, monkeypatch):
             "answer a cell alone as inside a batch",
         ),
         ("status[c] = speed[c] < 0", "status[c] = 1", "must solve some cells before a run starts"),
+        (
+            "sums[c] += table[i]",
+            "sums[c] -= table[i]",
+            r"ranges .* \(sums from 0 to inf\), got -6",
+        ),
         ("age[c] = age[c] + dt", "age[c] = R(0) / (age[c] - age[c])", "state of KernelModel must be finite"),
     ],
 )
