@@ -8,8 +8,9 @@ every answer that the surrogate gave, in every step, computed by the micro model
 taken off the run's. The temperature is compared with one run without a surrogate at every snapshot,
 as a part of the range of temperatures. Asserts that coverage holds in every run, that the macro error
 stays below the tolerance, that at 1e-2 no more than 2 % of the calls reach the micro model, audits
-included, and that less than 5 % of the time is spent waiting for training. Two more runs with an explicit
-scheme, on 1 and on 3 ranks, must take the same decision in every cell and step, and give the same bits.
+included, and that at 2e-3 and above less than 5 % of the time is spent waiting for training. Two more runs
+with an explicit scheme, on 1 and on 3 ranks, must take the same decision in every cell and step, and give
+the same bits.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ COVERAGE = 0.99
 TOLERANCES, SEEDS = (1e-2, 3e-3, 1e-3), (1, 2, 3)
 QUICK = ("time.end=90", "micro.resolution=32", "grid.cells=[48, 24]")
 SAVED_AT = {1e-2: 0.98}  # least part of the calls that a tolerance must save, in a run of full length
-LONG_TRAINING = 0.05  # part of the wall time that waiting for training may take
+# Part of the wall time that waiting for training may take, at the case's own tolerance and above: below it
+# one version follows another (surrogate.swap_after then trains while the steps go on).
+LONG_TRAINING, NOT_BELOW = 0.05, 2e-3
 # An explicit run is the same on any number of ranks; an implicit one to the tolerance of its solver.
 EXPLICIT = ("time.scheme=euler", "time.step=0.1", "time.end=20", "gate.tolerance=3e-3", "micro.resolution=16")
 
@@ -167,7 +170,7 @@ def verdicts(row: dict, quick: bool) -> list[str]:
         wrong.append(f"macro error {row['macro_error']:.1e}")
     if not quick and row["saved"] < SAVED_AT.get(row["tolerance"], 0.0):
         wrong.append(f"saved only {row['saved']:.2%}")
-    if not quick and row["training_share"] > LONG_TRAINING:
+    if not quick and row["tolerance"] >= NOT_BELOW and row["training_share"] > LONG_TRAINING:
         wrong.append(f"{row['training_share']:.1%} of the time spent waiting for training")
     return [f"tolerance {row['tolerance']:g}, seed {row['seed']}: {text}" for text in wrong]
 
