@@ -122,7 +122,7 @@ def boundary_faces(
     Args:
         unknown: name of what the equation advances.
     Raises:
-        ConfigError: a formula is wrong, or the value of another unknown is given.
+        ConfigError: a formula or a coefficient is wrong, or the value of another unknown is given.
     """
     names = (*AXES[: grid.ndim], "t", unknown)
     check_kinds(boundaries, (unknown, "flux", "convection", "periodic"))
@@ -130,11 +130,7 @@ def boundary_faces(
     found = {}
     for number, side in enumerate(SIDES[: 2 * grid.ndim]):
         boundary = boundaries.get(side, INSULATED)
-        given = {
-            name: Expression(getattr(boundary, name), names, f"macro.boundary.{side}.{name}")
-            for name in (unknown, "flux", "coefficient", "ambient")
-            if getattr(boundary, name) is not None
-        }
+        given = _formulas(boundary, side, (unknown, "flux", "coefficient", "ambient"), names)
         axis, high = divmod(number, 2)
         dimension = grid.ndim - 1 - axis
         edge = grid.grid_shape[dimension] if high else 0
@@ -149,3 +145,19 @@ def boundary_faces(
         width = grid.spacing[axis] / 2
         found[side] = Faces(side, boundary.kind, cells, axis, width, given, coordinates, unknown)
     return found
+
+
+def _formulas(boundary: Boundary, side: str, keys: tuple[str, ...], names: tuple[str, ...]) -> dict:
+    """What is given at a side, by key; `names` may be used in it."""
+    given = {
+        key: Expression(getattr(boundary, key), names, f"macro.boundary.{side}.{key}")
+        for key in keys
+        if getattr(boundary, key) is not None
+    }
+    film = given.get("coefficient")
+    if film is not None and film.is_constant and not film() >= 0.0:
+        raise ConfigError(
+            f"macro.boundary.{side}.coefficient must be 0 or more, got {boundary.coefficient!r}; correct "
+            "its sign, with which heat would flow from cold to hot"
+        )
+    return given

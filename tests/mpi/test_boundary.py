@@ -219,6 +219,10 @@ PERIODIC, FLUX = dict(kind="periodic"), dict(kind="flux", flux=1.0)
             {"y_high": dict(kind="convection", coefficient=1, ambient="sine(x)")},
             "macro.boundary.y_high.ambient must use known functions",
         ),
+        (
+            {"y_high": dict(kind="convection", coefficient="1 - 6", ambient=300)},
+            "macro.boundary.y_high.coefficient must be 0 or more, got '1 - 6'",
+        ),
     ],
 )
 def test_refused(comm, agree, boundaries, words):
