@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, model_validator
 from pydantic import Field as Key
 
 from hpcmsm.errors import ConfigError
+from hpcmsm.validation import closest, validate
 
 # Units that a number may carry in a case file, as factors to the unit of the key.
 UNITS = {
@@ -78,17 +77,6 @@ Real = Annotated[float, Key(allow_inf_nan=False)]
 Fraction = Annotated[float, Key(ge=0, le=1)]
 Formula = str | Real
 
-REWORDED = {
-    "model_type": "must be a table",
-    "dict_type": "must be a table",
-    "list_type": "must be a list",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "int_type": "must be a whole number",
-    "string_type": "must be a text",
-    "too_short": "must have at least {min_length} entries",
-    "too_long": "must have at most {max_length} entries",
-}
 EXPLICIT = ("euler", "rk2", "rk3", "rk4", "rk5")
 IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")
 SPLIT = ("godunov", "strang")
@@ -412,7 +400,7 @@ def parse_case(text: str, name: str, overrides: list[str] = ()) -> Case:
             tree["fields"][key] = {"value": value}
     case = validate(Case, tree, name)
     for key in case.macro.options:  # a slip in a common key is found before any model is asked
-        close = _closest(key, list(MacroSection.model_fields), "macro.", cutoff=0.8)
+        close = closest(key, list(MacroSection.model_fields), "macro.", cutoff=0.8)
         if close:
             raise ConfigError(f"unknown key 'macro.{key}' ({name}); {close}")
     return case
@@ -466,74 +454,3 @@ def _toml_value(text: str):
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def validate(model: type[BaseModel], tree: dict, name: str, prefix: str = "") -> BaseModel:
-    """Check a table against a pydantic model; the first problem becomes a one-line ConfigError."""
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        # A misspelt key explains the missing one beside it, so it comes first.
-        problems = sorted(error.errors(), key=lambda problem: not _is_unknown_key(problem))
-        raise ConfigError(_one_line(model, problems[0], name, prefix)) from None
-
-
-def _one_line(model: type[BaseModel], problem: dict, name: str, prefix: str) -> str:
-    location = [part for part in problem["loc"] if not _is_type_tag(part)]
-    key = prefix + ".".join(str(part) for part in location)
-    if _is_unknown_key(problem):
-        stem, last = key[: len(key) - len(str(location[-1]))], str(location[-1])
-        known = _choices(problem) or _known_keys(model, location[:-1])
-        advice = _closest(last, known, stem) or f"known keys are {', '.join(known)}"
-        return f"unknown key '{key}' ({name}); {advice}"
-    if problem["type"] == "missing":
-        return f"{key} must be given, got nothing ({name}); add it to the case file"
-    rule = _rule(problem)
-    if problem["type"] == "value_error" and (not location or rule.startswith(f"{key}.")):
-        return f"{rule} ({name}); change one of them"
-    value = problem.get("input")
-    shown = f", got {value!r}" if not isinstance(value, (dict, BaseModel)) and ", got " not in rule else ""
-    advice = _closest(value, _choices(problem)) or "correct the value"
-    return f"{key} {rule[0].lower() + rule[1:]}{shown} ({name}); {advice}"
-
-
-def _rule(problem: dict) -> str:
-    """What a value must be, in our words where pydantic's would puzzle a reader."""
-    if problem["loc"][-1:] == ("str",):  # the first branch of a union with numbers
-        return "must be a finite number or a text"
-    if problem["type"] in REWORDED:
-        return REWORDED[problem["type"]].format(**problem.get("ctx", {}))
-    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return rule.replace("should be", "must be")
-
-
-def _is_unknown_key(problem: dict) -> bool:
-    return problem["type"] == "extra_forbidden" or problem["loc"][-1:] == ("[key]",)
-
-
-def _choices(problem: dict) -> list[str]:
-    """The texts among which a value or key must be, if it must."""
-    return re.findall("'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
-
-
-def _closest(given, known: list[str], stem: str = "", cutoff: float = 0.6) -> str | None:
-    close = difflib.get_close_matches(given, known, 1, cutoff) if isinstance(given, str) else None
-    return f"did you mean '{stem}{close[0]}'?" if close else None
-
-
-def _is_type_tag(part) -> bool:
-    """Whether a part of a pydantic location names a branch of a union or of a key, not a key."""
-    return isinstance(part, str) and (
-        part in ("str", "float", "int", "bool", "[key]") or "(" in part or "[" in part
-    )
-
-
-def _known_keys(model: type[BaseModel], path: list) -> list[str]:
-    """Keys of the table at a path below a model, looking through lists and mappings."""
-    for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = [annotation, *getattr(annotation, "__args__", ())] if annotation else [model]
-        for candidate in inner:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
-    return list(model.model_fields)

@@ -17,6 +17,7 @@ ROOMS = (
     "timers",
     "batch",
     "expressions",
+    "validation",
     "config",
     "provenance",
     "summary",
