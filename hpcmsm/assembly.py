@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -178,4 +178,6 @@ def _preload(gate, model) -> None:
     gate.replay.add(model.training)
     gate.trainer.trained_size = len(gate.replay)
     gate.tolerance.learn(gate.replay.samples.outputs)
-    gate.calibration.add(model.calibration, gate.predictor)
+    # Weights of a dataset say what counts in the loss, such as V |grad u|, not how samples were drawn.
+    alike = replace(model.calibration, weight=np.ones(len(model.calibration)))
+    gate.calibration.add(alike, gate.predictor)

@@ -79,7 +79,7 @@ def closest(given, known: list[str], stem: str = "", cutoff: float = 0.6) -> str
 def _is_type_tag(part) -> bool:
     """Whether a part of a pydantic location names a branch of a union or of a key, not a key."""
     return isinstance(part, str) and (
-        part in ("str", "float", "int", "bool", "[key]") or "(" in part or "[" in part
+        part in ("str", "float", "int", "bool", "[key]", "constrained-int") or "(" in part or "[" in part
     )
 
 

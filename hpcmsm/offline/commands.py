@@ -210,6 +210,8 @@ def _recipe(options):
             f"--kind {options.kind} must go without --tune, --hidden, --members and --cheap, got one of "
             "them; leave it out"
         )
+    if options.kind == "ensemble" and options.bounds:
+        raise ConfigError("--bounds must go with --kind cnn or fno, got ensemble; leave it out")
     for name, (lower, upper) in limits.items():
         value = getattr(options, name)
         if value is not None and not lower <= value <= upper:

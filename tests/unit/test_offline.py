@@ -4,12 +4,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mpi4py import MPI
 
 from benchmarks.transfer import errors_of_seed
+from hpcmsm.assembly import _preload
 from hpcmsm.cli import main
 from hpcmsm.config import parse_case
 from hpcmsm.errors import CheckpointError, ConfigError, MicroError, SetupError, SurrogateError
@@ -31,6 +33,7 @@ from hpcmsm.offline.train import (
     without_samples,
 )
 from hpcmsm.surrogate.base import Samples
+from tests.gate_harness import make_gate
 
 COMM = MPI.COMM_SELF
 CASE = """
@@ -381,6 +384,7 @@ def test_pictures_are_the_same_every_time(tmp_path):
         (["train", "nowhere.h5", "-o", "x.h5"], "nowhere.h5"),
         (["train", "d.h5", "-o", "x.h5", "--from", "m.h5", "--tune", "3"], "--tune"),
         (["train", "d.h5", "other.h5", "-o", "x.h5"], "other.h5"),
+        (["train", "d.h5", "-o", "x.h5", "--bounds", "1"], "--bounds must go with --kind cnn or fno"),
         (["train", "d.h5", "-o", "x.h5", "--goal", "7"], "--goal must lie between"),
         (["train", "d.h5", "-o", "x.h5", "--hidden", "0"], "--hidden must be"),
         (["explain", "d.h5", "d.h5", "-o", "x"], "not a model"),
@@ -397,6 +401,20 @@ def test_wrong_words_get_one_line(model, tmp_path, monkeypatch, capsys, words, s
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and said in told[0], told
     assert not (tmp_path / "x.h5").exists()
+
+
+def test_weights_in_the_loss_do_not_move_the_bound_of_a_run():
+    """Else a formula that favours well known samples would make the gate as sure of all others."""
+    calls, factors = [], (np.ones(200), np.geomspace(1e-6, 1e6, 200))
+    for weight in factors:
+        gate = make_gate(COMM, version=0)
+        x = np.linspace(-1.0, 1.0, 200)
+        inputs = np.stack([x, np.geomspace(1e-1, 1e-5, 200), np.full(200, 1e-3)])
+        known = np.arange(200)
+        samples = Samples(known, known * 0, known, inputs, 1.0 + inputs[:1] ** 2, weight)
+        _preload(gate, SimpleNamespace(state={"version": [1]}, training=samples, calibration=samples))
+        calls.append(gate.calibration.q)
+    assert calls[0] == calls[1] and np.isfinite(calls[0])
 
 
 @pytest.mark.parametrize("name", ["collect", "train", "merge", "explain"])
