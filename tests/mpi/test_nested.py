@@ -33,6 +33,7 @@ ndim = 3
 [materials.yarn.surrogate]
 enabled = {below}
 kind = "gaussian_process"
+swap_after = 3
 [materials.yarn.gate]
 tolerance = 1e-3
 audit = 0.05
@@ -48,6 +49,7 @@ resolution = 8
 [surrogate]
 enabled = {above}
 kind = "gaussian_process"
+swap_after = 2
 [gate]
 tolerance = 5e-3
 audit = 0.05
@@ -97,6 +99,8 @@ def test_any_ranks_and_a_restart_give_the_same_bits(comm, agree, mpi_tmp_path):
     agree(comm, resumed.step == 7, f"resumed at step {resumed.step}")
     versions = resumed.closure.totals()["nested"]["yarn"]["closure"]["versions"]
     agree(comm, versions > 0, "nothing was learnt below before the restart")
+    trainers = [resumed.closure.trainer, resumed.micro.nested["yarn"].trainer]
+    agree(comm, any(trainer.busy for trainer in trainers), "no training was under way at the restart")
     resumed.run()
     agree(comm, np.array_equal(unknown, resumed.unknown), "temperatures differ after a restart")
     agree(comm, learnt == closure_state(resumed), "the closures differ after a restart")
