@@ -49,6 +49,11 @@ class Microstructure:
         """2 or 3."""
         return self.labels.ndim if self.labels is not None else 3 if self.name in NAMED_IN_3D else 2
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is its own mirror image along every axis, so that K has no cross terms."""
+        return self.name != "image"
+
     def pixels(self, fraction: float | None) -> np.ndarray:
         """Phase of each point, that at its centre, for a fraction of phase 1; shape (resolution,) * ndim."""
         if self.labels is not None:

@@ -288,3 +288,17 @@ def test_admissible_means_within_wieners_bounds():
 def test_wrong_arguments_are_named(options, text):
     with pytest.raises(ConfigError, match=text):
         UnitCell(**({"microstructure": "cylinders", "conductivities": constants(1.0, 2.0)} | options))
+
+
+@pytest.mark.parametrize(
+    ("name", "fraction"), [("laminate", 0.3), ("cylinders", 0.4), ("checkerboard", None)]
+)
+def test_a_mirrored_cell_has_no_cross_terms(name, fraction):
+    """Not even those that the solver leaves, which its image as labels shows."""
+    conductivities, inputs = (lambda t: 1.0, lambda t: 7.0), np.full((1, 3), 300.0)
+    cell = UnitCell(name, conductivities, 16, fraction=fraction)
+    found = cell.solve(inputs, also=("tangent",))
+    assert not found.outputs[2].any() and not found.tangent[:, :, 2].any() and found.outputs[0].all()
+    labels = cell.microstructure.pixels(fraction)
+    drawn = UnitCell(labels, conductivities, 16).solve(inputs)
+    assert np.abs(drawn.outputs[2]).max() < 1e-6
