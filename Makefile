@@ -2,7 +2,7 @@
 # make test       set up what is missing, then unit, MPI and system tests
 # make setup      only set up: system packages (where allowed), .venv, the package itself
 # make lint       ruff, check and format
-# make benchmark  the measurements of the README, into benchmarks/results/
+# make benchmark  the measurements of benchmarks/README.md, into benchmarks/results/
 # make clean      remove results and builds; .venv stays (make distclean removes it too)
 #
 # Variables: PYTHON (a python with petsc4py, where there is no apt), NRANKS, CASE, RESULTS,

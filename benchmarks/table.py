@@ -1,4 +1,4 @@
-"""The table of the README, made from the JSON files in benchmarks/results/.
+"""The table of benchmarks/README.md, made from the JSON files in benchmarks/results/.
 
 python benchmarks/table.py
 """
@@ -89,11 +89,15 @@ def macro_rows(result: dict) -> list[tuple[str, str, str]]:
             (
                 f"macro step, {row['case']}, {row['nranks']} rank{'s' * (row['nranks'] > 1)}, float64",
                 f"stencil {rate['stencil']}, whole explicit step {rate['step']} Mcells/s",
-                f"plain C {rate['plain_c']}, NumPy {rate['numpy']} Mcells/s; "
+                f"plain C {rate['plain_c']}, NumPy {rate['numpy']}{_devito(rate)} Mcells/s; "
                 f"stencil at {100 * row['part_of_triad']['stencil']:.0f} % of the triad bandwidth",
             )
         )
     return rows
+
+
+def _devito(rate: dict[str, str]) -> str:
+    return f", Devito's step {rate['devito_faces']}" if "devito_faces" in rate else ""
 
 
 def unit_cell_rows(result: dict) -> list[tuple[str, str, str]]:
