@@ -161,10 +161,10 @@ class UnitCell(MicroModel):
         """K of a cell that is its own mirror image has none; what the solver leaves would cost the macro
         equation its symmetric solver and its shorter stencil."""
         naxis = self.microstructure.ndim
-        cross = found.outputs[naxis:]
-        cross[np.isfinite(cross)] = 0.0
-        if found.tangent is not None:
-            found.tangent[:, :, naxis:] = 0.0
+        for components in (found.outputs, found.tangent):
+            if components is not None:
+                cross = components[..., naxis:, :]
+                cross[np.isfinite(cross)] = 0.0  # that of bad input stays no number
 
     def _solve_problem(self, inputs: np.ndarray, phases: np.ndarray, **asked) -> Solution:
         """K in the dimensions of the microstructure, for phases (naxis, nphase, n)."""
