@@ -22,6 +22,12 @@ INLINE real spread(const real *v, Neighbours at, real rate)
     return rate * ((v[-at.back] - v[0]) + (v[at.ahead] - v[0]));
 }
 
+// v + dt L v at one cell.
+INLINE real advanced(const real *v, Neighbours x, Neighbours y, Neighbours z, real rx, real ry, real rz)
+{
+    return v[0] + (spread(v, x, rx) + spread(v, y, ry) + spread(v, z, rz));
+}
+
 // v + dt L v; with `start` the mean of that and start, the second stage of Heun's method.
 KERNEL diffusion_step(
     long nx,              // owned cells along x
@@ -45,10 +51,20 @@ KERNEL diffusion_step(
         Neighbours z = neighbours(l, nz, gz * layer, physical + 4, mirror);
         const real *from = start ? start + row * nx : start;
         real *result = after + row * nx;
-        FOR_EACH_IN_ROW(i, 0, nx) {
-            Neighbours x = neighbours(i, nx, 1, physical, mirror);
-            real next = u[i] + (spread(u + i, x, rx) + spread(u + i, y, ry) + spread(u + i, z, rz));
-            result[i] = from ? R(0.5) * (from[i] + next) : next;
-        }
+        // The same steps for all cells but those at the ends, and two loops, as neither choice is vectorised.
+        Neighbours inside = {1, 1};
+        long first = physical[0] ? 1 : 0, last = physical[1] && nx > first ? nx - 1 : nx;
+        if (from)
+            FOR_EACH_IN_ROW(i, first, last)
+                result[i] = R(0.5) * (from[i] + advanced(u + i, inside, y, z, rx, ry, rz));
+        else
+            FOR_EACH_IN_ROW(i, first, last) result[i] = advanced(u + i, inside, y, z, rx, ry, rz);
+        ROW_ONCE for (int high = 0; high < 2; ++high)
+            if (high ? last < nx : first > 0) {
+                long i = high ? nx - 1 : 0;
+                Neighbours x = neighbours(i, nx, 1, physical, mirror);
+                real next = advanced(u + i, x, y, z, rx, ry, rz);
+                result[i] = from ? R(0.5) * (from[i] + next) : next;
+            }
     }
 }

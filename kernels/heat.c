@@ -139,15 +139,24 @@ KERNEL heat_divergence_1d(
     const real *capacity,     // optional (nx) [J/(m3 K)] heat capacity rho c
     real *divergence          // (nx) [W/m3] div(K grad T); with a capacity [K] T after dt
 ) {
-    FOR_EACH_CELL(i, nx) {
-        const real *t = temperature + i + 1, *face = faces + i + 1;
-        Axis x = axis_at(i, nx, 1, physical, hx);
-        real sum = normal_divergence(face, t, x);
-        if (x.back == 0)
-            sum += side_source(side_x, 1, 0, t[0], x.per_h);
-        if (x.ahead == 0)
-            sum += side_source(side_x + 4, 1, 0, t[0], x.per_h);
-        divergence[i] = capacity ? t[0] + dt * sum / capacity[i] : sum;
+    FOR_EACH_ROW(row, 1) {
+        const real *t = temperature + 1, *face = faces + 1;
+        Axis inside = axis_inside(1, hx);
+        long first = physical[0] ? 1 : 0, last = physical[1] ? nx - 1 : nx;
+        FOR_EACH_IN_ROW(i, first, last) divergence[i] = normal_divergence(face + i, t + i, inside);
+        ROW_ONCE for (int high = 0; high < 2; ++high)
+            if (physical[high]) {
+                long i = high ? nx - 1 : 0;
+                divergence[i] = normal_divergence(face + i, t + i, axis_at(i, nx, 1, physical, hx));
+            }
+        ROW_ONCE for (int high = 0; high < 2; ++high)
+            if (physical[high]) {
+                long i = high ? nx - 1 : 0;
+                divergence[i] += side_source(side_x + high * 4, 1, row, t[i], R(1) / hx);
+            }
+        ROW_BARRIER;
+        if (capacity)
+            FOR_EACH_IN_ROW(i, 0, nx) divergence[i] = t[i] + dt * divergence[i] / capacity[i];
     }
 }
 
@@ -289,16 +298,37 @@ KERNEL heat_divergence_3d(
 // The same operator without cross terms as numbers per cell, to assemble a matrix: divergence = centre T
 // + the sum over neighbours of coefficient T + constant. Coefficients through physical sides are 0.
 
+// 1 / cell size at the low and high end of an axis where they are physical sides, else 0.
+typedef struct {
+    real low, high;
+} Sides;
+
+INLINE Sides sides_of(const int *physical, real h)
+{
+    Sides sides;
+    sides.low = physical[0] ? R(1) / h : R(0);
+    sides.high = physical[1] ? R(1) / h : R(0);
+    return sides;
+}
+
+// The same as a cell sees it: 0 unless it stands at that end.
+INLINE Sides sides_at(long index, long n, Sides of)
+{
+    of.low = index == 0 ? of.low : R(0);
+    of.high = index == n - 1 ? of.high : R(0);
+    return of;
+}
+
 // Writes the coefficients of one axis, and adds the share of its physical sides to centre and constant.
 // `side` is that of the low end, 4 * nface before that of the high end.
-INLINE void axis_coefficients(const real *face, long stride, Axis axis, const real *side, long nface, long at,
+INLINE void axis_coefficients(const real *face, long stride, Sides at_side, const real *side, long nface, long at,
                               real *back, real *ahead, real *centre, real *constant)
 {
     const real *far = side + 4 * nface;
-    real low = axis.back > 0 ? R(0) : axis.per_h, high = axis.ahead > 0 ? R(0) : axis.per_h;
-    *back = face[-stride];
-    *ahead = face[0];
-    *centre -= *back + *ahead + low * side[at] + high * far[at];
+    real from_back = face[-stride], from_ahead = face[0], low = at_side.low, high = at_side.high;
+    *back = from_back;
+    *ahead = from_ahead;
+    *centre -= from_back + from_ahead + low * side[at] + high * far[at];
     *constant += low * (side[at] * side[nface + at] + side[2 * nface + at]) +
                  high * (far[at] * far[nface + at] + far[2 * nface + at]);
 }
@@ -311,8 +341,9 @@ KERNEL heat_coefficients_1d(
     const real *side_x,   // (2, 4, 1) [SI] sides x- x+: coefficient, value, flux, share
     real *coefficients    // (4, nx) [W/(m3 K)] centre, x-, x+; then constant [W/m3]
 ) {
+    Sides ends = sides_of(physical, hx);
     FOR_EACH_CELL(i, nx) {
-        Axis x = axis_at(i, nx, 1, physical, hx);
+        Sides x = sides_at(i, nx, ends);
         real centre = R(0), constant = R(0);
         axis_coefficients(faces + i + 1, 1, x, side_x, 1, 0, &coefficients[nx + i], &coefficients[2 * nx + i],
                           &centre, &constant);
@@ -336,9 +367,9 @@ KERNEL heat_coefficients_2d(
         long stride = nx + 2, ghosted = (ny + 2) * stride, n = ny * nx;
         const real *face = faces + (row + 1) * stride + 1;
         real *result = coefficients + row * nx;
-        Axis y = axis_at(row, ny, stride, physical + 2, hy);
+        Sides ends = sides_of(physical, hx), y = sides_at(row, ny, sides_of(physical + 2, hy));
         FOR_EACH_IN_ROW(i, 0, nx) {
-            Axis x = axis_at(i, nx, 1, physical, hx);
+            Sides x = sides_at(i, nx, ends);
             real centre = R(0), constant = R(0);
             axis_coefficients(face + i, 1, x, side_x, ny, row, &result[n + i], &result[2 * n + i], &centre,
                               &constant);
@@ -369,9 +400,10 @@ KERNEL heat_coefficients_3d(
         long stride = nx + 2, layer = (ny + 2) * stride, ghosted = (nz + 2) * layer;
         const real *face = faces + (l + 1) * layer + (j + 1) * stride + 1;
         real *result = coefficients + row * nx;
-        Axis y = axis_at(j, ny, stride, physical + 2, hy), z = axis_at(l, nz, layer, physical + 4, hz);
+        Sides ends = sides_of(physical, hx), y = sides_at(j, ny, sides_of(physical + 2, hy));
+        Sides z = sides_at(l, nz, sides_of(physical + 4, hz));
         FOR_EACH_IN_ROW(i, 0, nx) {
-            Axis x = axis_at(i, nx, 1, physical, hx);
+            Sides x = sides_at(i, nx, ends);
             real centre = R(0), constant = R(0);
             axis_coefficients(face + i, 1, x, side_x, ny * nz, row, &result[n + i], &result[2 * n + i], &centre,
                               &constant);

@@ -91,3 +91,17 @@ def test_the_second_stage_may_overwrite_what_it_began_with():
     kernel = Kernel.load("diffusion", "diffusion_step")
     kernel(*fixed, np.ones(6, np.int32), padded[None], place, place)
     assert np.array_equal(start, wanted)
+
+
+@pytest.mark.parametrize("nx", [1, 2, 3])
+def test_the_second_stage_may_be_written_over_the_start(nx):
+    """Rows so short that both of their cells, or the one, stand at a side."""
+    padded = with_ghosts(1)[: nx + 2]
+    values = with_ghosts(1, seed=2)[:nx].copy()
+    wanted = twin(padded, 1, [1, 1], False, values)
+    physical = np.array([1] * 6, np.int32)
+    Kernel.load("diffusion", "diffusion_step")(
+        nx, 1, 1, 0, 0, RATES[0], 0.0, 0.0, 0, physical, padded.reshape(1, 1, nx + 2),
+        values.reshape(1, 1, nx), values.reshape(1, 1, nx),
+    )  # fmt: skip
+    assert np.allclose(values, wanted, rtol=1e-14)
