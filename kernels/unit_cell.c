@@ -10,6 +10,8 @@
 #include "unit_cell_results.h"
 #include "unit_cell_phases.h"
 #include "unit_cell_faces.h"
+#include "unit_cell_fitted.h"
+#include "unit_cell_fitted_plane.h"
 
 /* The faces of level 0, or their derivatives. */
 INLINE void make_faces(
@@ -19,6 +21,8 @@ INLINE void make_faces(
         faces_of_laminate(level, in, by);
     else if (microstructure == CYLINDERS)
         faces_of_cylinder(level, in, by, spare_memory(level));
+    else if (microstructure == FITTED_CYLINDERS)
+        faces_of_fitted_cylinder(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }
@@ -32,7 +36,7 @@ KERNEL unit_cell_2d(
     long naxis,             // 1, or 2 where phases conduct differently along x and y
     long nimage,            // number of images
     long nword,             // scratch numbers per point: 12 in float64, 16 in float32
-    int microstructure,     // 0 image, 1 laminate, 2 cylinders
+    int microstructure,     // 0 image, 1 laminate, 2 cylinders, 4 cylinders on lines that follow them
     long max_iterations,    // cap of the conjugate gradients
     real tolerance,         // relative error of the diagonal of the conductivity
     const int *labels,      // optional (nimage, n, n) phase of each point [y][x], for images
@@ -59,7 +63,8 @@ KERNEL unit_cell_2d(
         in.phase = memory, in.nphase = nphase, in.naxis = naxis;
         int nlevel = lay_out(n, memory + naxis * nphase * LANES, level, &v);
 
-        real most = microstructure == CYLINDERS ? R(0.78539816339744830962) : R(1);
+        int round = microstructure == CYLINDERS || microstructure == FITTED_CYLINDERS;
+        real most = round ? R(0.78539816339744830962) : R(1);
         read_input(team, ncells, nimage, image, phases, fraction, most, &in);
         make_faces(microstructure, level, labels, image, &in, VALUE);
         set_up_levels(level, nlevel);

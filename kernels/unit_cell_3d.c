@@ -10,6 +10,8 @@
 #include "unit_cell_results.h"
 #include "unit_cell_phases.h"
 #include "unit_cell_spheres.h"
+#include "unit_cell_fitted.h"
+#include "unit_cell_fitted_space.h"
 
 /* The faces of level 0, or their derivatives. */
 INLINE void make_faces(
@@ -17,6 +19,8 @@ INLINE void make_faces(
 {
     if (microstructure == SPHERES)
         faces_of_sphere(level, in, by, spare_memory(level));
+    else if (microstructure == FITTED_SPHERES)
+        faces_of_fitted_sphere(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }
@@ -30,7 +34,7 @@ KERNEL unit_cell_3d(
     long naxis,             // 1, or 3 where phases conduct differently along x, y and z
     long nimage,            // number of images
     long nword,             // scratch numbers per point: 11 in float64, 14 in float32
-    int microstructure,     // 0 image, 3 spheres
+    int microstructure,     // 0 image, 3 spheres, 5 spheres on lines that follow them
     long max_iterations,    // cap of the conjugate gradients
     real tolerance,         // relative error of the diagonal of the conductivity
     const int *labels,      // optional (nimage, n, n, n) phase of each point [z][y][x], for images
@@ -58,7 +62,8 @@ KERNEL unit_cell_3d(
         in.phase = memory, in.nphase = nphase, in.naxis = naxis;
         int nlevel = lay_out(n, memory + naxis * nphase * LANES, level, &v);
 
-        real most = microstructure == SPHERES ? R(0.52359877559829887308) : R(1);
+        int round = microstructure == SPHERES || microstructure == FITTED_SPHERES;
+        real most = round ? R(0.52359877559829887308) : R(1);
         read_input(team, ncells, nimage, image, phases, fraction, most, &in);
         make_faces(microstructure, level, labels, image, &in, VALUE);
         set_up_levels(level, nlevel);

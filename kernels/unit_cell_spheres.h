@@ -90,11 +90,16 @@ INLINE void faces_of_links(const Level *level, const real *link, int axis)
     TEAM_BARRIER;
 }
 
+INLINE void square_of_radius(const Input *in, real *square)
+{
+    FOR_EACH_LANE(l) square[l] = hp_exp(hp_log(in->fraction[l] * R(0.23873241463784300365)) * R(2) / R(3));
+}
+
 INLINE void faces_of_sphere(const Level *level, const Input *in, int by, real *chord)
 {
     real *link = chord + (number_of_chords(level->n) + PAD) * LANES;
     real square[LANES]; /* of the radius */
-    FOR_EACH_LANE(l) square[l] = hp_exp(hp_log(in->fraction[l] * R(0.23873241463784300365)) * R(2) / R(3));
+    square_of_radius(in, square);
     find_chords(level->n, square, chord);
     for (int axis = 0; axis < DIM; ++axis) {
         /* All axes have the same links where the phases are isotropic. */

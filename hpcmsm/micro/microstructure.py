@@ -19,6 +19,9 @@ NAMED = {
     "spheres": (3, math.pi / 6),
 }
 NAMED_IN_3D = ("spheres",)
+# Those of which the lines of points may follow the inclusion, and their numbers then.
+FITTED = {"cylinders": 4, "spheres": 5}
+GRIDS = ("even", "fitted")
 
 DEFAULT_RESOLUTION = 32
 # Points a side, in 2D and in 3D.
@@ -36,6 +39,7 @@ class Microstructure:
         labels: phase of each point [z,] y, x, shape (resolution,) * ndim int32; None if it follows
             from the fraction.
         largest_fraction: of phase 1; None where the image fixes the fractions.
+        grid: "even", or "fitted": the lines of points follow the inclusion, see `make_microstructure`.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Microstructure:
     resolution: int
     labels: np.ndarray | None
     largest_fraction: float | None
+    grid: str = "even"
 
     @property
     def ndim(self) -> int:
@@ -71,7 +76,9 @@ class Microstructure:
         return np.bincount(self.labels.ravel(), minlength=nphase) / self.labels.size
 
 
-def make_microstructure(microstructure, resolution: int | None, nphase: int) -> Microstructure:
+def make_microstructure(
+    microstructure, resolution: int | None, nphase: int, grid: str = "even"
+) -> Microstructure:
     """Check a microstructure and how finely it is resolved.
 
     Args:
@@ -79,10 +86,13 @@ def make_microstructure(microstructure, resolution: int | None, nphase: int) -> 
         resolution: points a side, even; None: 32, or one per pixel of an image. For an image it
             must be a multiple of the pixels a side.
         nphase: number of phases there are properties for.
+        grid: "even"; or, for cylinders and spheres, "fitted": lines of points move with the inclusion, which
+            then lies at the same points for any fraction, so that K is a smooth function of it.
     Raises:
         ConfigError: a name that does not exist, an image that does not fit, ...
     """
     if isinstance(microstructure, np.ndarray):
+        check_grid(grid, microstructure)
         return _from_image(microstructure, resolution, nphase)
     if microstructure not in NAMED:
         close = difflib.get_close_matches(str(microstructure), NAMED, 1)
@@ -90,6 +100,7 @@ def make_microstructure(microstructure, resolution: int | None, nphase: int) -> 
         raise ConfigError(
             f"microstructure must be one of {', '.join(NAMED)}, got '{microstructure}'; {advice}"
         )
+    check_grid(grid, microstructure)
     if nphase != 2:
         raise ConfigError(
             f"microstructure '{microstructure}' must have 2 phases, got {nphase}; name matrix and inclusion"
@@ -98,7 +109,26 @@ def make_microstructure(microstructure, resolution: int | None, nphase: int) -> 
     resolution = _checked_resolution(DEFAULT_RESOLUTION if resolution is None else resolution, ndim)
     number, largest = NAMED[microstructure]
     labels = _checkerboard(resolution) if microstructure == "checkerboard" else None
-    return Microstructure(microstructure, number, resolution, labels, largest)
+    number = FITTED[microstructure] if grid == "fitted" else number
+    return Microstructure(microstructure, number, resolution, labels, largest, grid)
+
+
+def check_grid(grid: str, microstructure: str | np.ndarray, option: str = "grid") -> None:
+    """Refuse a grid that does not exist, or that a microstructure cannot have.
+
+    Raises:
+        ConfigError: as said, naming the option.
+    """
+    if grid not in GRIDS:
+        close = difflib.get_close_matches(str(grid), GRIDS, 1)
+        advice = f"did you mean '{close[0]}'?" if close else "choose one of them"
+        raise ConfigError(f"{option} must be one of {', '.join(GRIDS)}, got '{grid}'; {advice}")
+    name = "an image" if isinstance(microstructure, np.ndarray) else f"'{microstructure}'"
+    if grid == "fitted" and name.strip("'") not in FITTED:
+        raise ConfigError(
+            f"{option} must be 'even' for {name}, got 'fitted'; only {' and '.join(FITTED)} have one "
+            "inclusion that lines can follow"
+        )
 
 
 def _checkerboard(resolution: int) -> np.ndarray:

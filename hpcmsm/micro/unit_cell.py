@@ -79,6 +79,9 @@ class UnitCell(MicroModel):
         phases: names of the materials of the phases, if they are known.
         ndim: 2 or 3, of the tensor; None: that of the microstructure. With 3, one of the plane stands
             for a cell that does not change along z (fibres, layers), at the cost of 2D.
+        grid: "even", or "fitted" for cylinders and spheres: lines of points follow the inclusion, so that K
+            is a smooth function of the fraction (at contrast 10 and 32 points a side to 2e-5, on an even
+            grid to 1e-3), as near to the truth, at about twice the iterations.
         warm_start: start from the cell's last solution, which then is its state (ndim / 2 numbers per
             point); the answer is as good, after fewer iterations where inputs change little. A cell that
             a surrogate answered starts anew.
@@ -103,9 +106,10 @@ class UnitCell(MicroModel):
         phases: Sequence[str] = (),
         ndim: int | None = None,
         warm_start: bool = False,
+        grid: str = "even",
     ):
         self.nphase = len(conductivities)
-        self.microstructure = make_microstructure(microstructure, resolution, self.nphase)
+        self.microstructure = make_microstructure(microstructure, resolution, self.nphase, grid)
         self.ndim = checked_dimension(ndim, self.microstructure.ndim)
         self.tolerance, self.max_iterations = checked_limits(tolerance, max_iterations)
         self.fraction = self._checked_fraction(fraction)
@@ -275,6 +279,7 @@ class UnitCell(MicroModel):
         }
         known = {"fraction": self.fraction, "phases": list(self.phases) or None}
         known["warm_start"] = self.warm_start or None
+        known["grid"] = self.microstructure.grid if self.microstructure.grid != "even" else None
         return facts | {name: value for name, value in known.items() if value is not None}
 
     def _fraction_field(self) -> tuple[Field, ...]:

@@ -12,7 +12,7 @@ from pydantic import Field as Key
 from hpcmsm.config import CellField, Count, Material, MicroSection, Real, Section, validate
 from hpcmsm.errors import ConfigError
 from hpcmsm.micro.generators import KINDS, Recipe
-from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED, NAMED_IN_3D
+from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED, NAMED_IN_3D, check_grid
 from hpcmsm.micro.nested import given_field
 from hpcmsm.micro.nested_case import material_conductivities
 from hpcmsm.micro.unit_cell import UnitCell
@@ -35,7 +35,8 @@ class Options(Section):
     ndim: 3 for a tensor in 3D; of the drawn ones, grains and level sets are then drawn in 3D, and fibres
     and named sections go on along z. seed, count (of inclusions or grains) and correlation_length (a part
     of the cell's side) are of those that are drawn. warm_start: begin with the cell's last solution,
-    which is then part of its state.
+    which is then part of its state. grid: "even", or "fitted" for cylinders and spheres: the lines of
+    points follow the inclusion, so that K is a smooth function of the fraction.
     """
 
     microstructure: str
@@ -50,6 +51,7 @@ class Options(Section):
     max_iterations: Count = 200
     fraction: Real | None = None
     warm_start: bool = False
+    grid: str = "even"
 
 
 def from_case(
@@ -70,6 +72,7 @@ def from_case(
     else:
         labels = _library(options, read_image)
         shape = labels(0)
+    check_grid(options.grid, options.microstructure, "micro.grid")
     ndim = options.ndim or (shape.ndim if isinstance(shape, np.ndarray) else 3 if shape in NAMED_IN_3D else 2)
     known = {
         "conductivities": [_conductivity(materials, name, ndim) for name in options.phases],
@@ -80,6 +83,7 @@ def from_case(
         "phases": options.phases,
         "ndim": ndim,
         "warm_start": options.warm_start,
+        "grid": options.grid,
     }
     drawn = options.microstructure in KINDS  # then the labels say the fraction
     if labels is None:

@@ -67,6 +67,9 @@ def test_named_microstructures_still_take_a_fraction_of_the_cell():
         (dict(microstructure="random_discs", fraction=0.4, cuont=3), "did you mean 'micro.count'"),
         (dict(microstructure="random_spheres", fraction=0.2, ndim=2), "must be in 3 dimensions, got 2"),
         (dict(microstructure="laminate", phases=["resin", "glass"]), r"add a table \[materials.glass\]"),
+        (dict(microstructure="cylinders", grid="fit"), "micro.grid must be one of even, fitted, got 'fit'"),
+        (dict(microstructure="voronoi", grid="fitted"), "micro.grid must be 'even' for 'voronoi'"),
+        (dict(microstructure="cylindres", grid="fitted"), "did you mean 'cylinders'"),
         (dict(microstructure="laminate", phases=["resin", "fiber"]), "did you mean 'fibre'"),
     ],
 )
