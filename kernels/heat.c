@@ -15,7 +15,7 @@
 //                temperature by h/(2k) k_cross slope and enters through the same coefficient: fully at a
 //                given temperature, not at all at a given flux.
 //
-// With a heat capacity the same kernels take Forward Euler's whole step: every array is read once.
+// With a length of the step the same kernels take Forward Euler's whole step: every array is read once.
 //
 // What is given at the faces of a side: coefficient [W/(m2 K)], value [K], flux [W/m2], and the share [1] of
 // the cross part that enters: coefficient * h/(2k).
@@ -135,9 +135,9 @@ KERNEL heat_divergence_1d(
     const real *faces,        // (1, nx + 2) [W/(m3 K)] what heat_faces gives
     const real *temperature,  // (nx + 2) [K] with ghosts
     const real *side_x,       // (2, 4, 1) [SI] sides x- x+: coefficient, value, flux, share
-    real dt,                  // [s] length of the step, where a capacity is given
-    const real *capacity,     // optional (nx) [J/(m3 K)] heat capacity rho c
-    real *divergence          // (nx) [W/m3] div(K grad T); with a capacity [K] T after dt
+    real dt,                  // [s] length of the step; 0: none, the divergence is asked
+    const real *capacity,     // optional (nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
+    real *divergence          // (nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
     FOR_EACH_ROW(row, 1) {
         const real *t = temperature + 1, *face = faces + 1;
@@ -155,8 +155,10 @@ KERNEL heat_divergence_1d(
                 divergence[i] += side_source(side_x + high * 4, 1, row, t[i], R(1) / hx);
             }
         ROW_BARRIER;
-        if (capacity)
+        if (dt > 0 && capacity)
             FOR_EACH_IN_ROW(i, 0, nx) divergence[i] = t[i] + dt * divergence[i] / capacity[i];
+        else if (dt > 0)
+            FOR_EACH_IN_ROW(i, 0, nx) divergence[i] = t[i] + dt * divergence[i];
     }
 }
 
@@ -172,9 +174,9 @@ KERNEL heat_divergence_2d(
     const real *temperature,  // (ny + 2, nx + 2) [K] with ghosts
     const real *side_x,       // (2, 4, ny) [SI] sides x- x+: coefficient, value, flux, share
     const real *side_y,       // (2, 4, nx) [SI] sides y- y+
-    real dt,                  // [s] length of the step, where a capacity is given
-    const real *capacity,     // optional (ny, nx) [J/(m3 K)] heat capacity rho c
-    real *divergence          // (ny, nx) [W/m3] div(K grad T); with a capacity [K] T after dt
+    real dt,                  // [s] length of the step; 0: none, the divergence is asked
+    const real *capacity,     // optional (ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
+    real *divergence          // (ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
     FOR_EACH_ROW(row, ny) {
         long stride = nx + 2, n = (ny + 2) * stride, start = (row + 1) * stride + 1;
@@ -211,8 +213,10 @@ KERNEL heat_divergence_2d(
                         result[i] += side_shift(side, nx, i, high, kxy[i] * slope(t + i, x), R(1) / hy);
                     }
             }
-        if (capacity)
+        if (dt > 0 && capacity)
             FOR_EACH_IN_ROW(i, 0, nx) result[i] = t[i] + dt * result[i] / capacity[row * nx + i];
+        else if (dt > 0)
+            FOR_EACH_IN_ROW(i, 0, nx) result[i] = t[i] + dt * result[i];
     }
 }
 
@@ -231,9 +235,9 @@ KERNEL heat_divergence_3d(
     const real *side_x,       // (2, 4, nz, ny) [SI] sides x- x+: coefficient, value, flux, share
     const real *side_y,       // (2, 4, nz, nx) [SI] sides y- y+
     const real *side_z,       // (2, 4, ny, nx) [SI] sides z- z+
-    real dt,                  // [s] length of the step, where a capacity is given
-    const real *capacity,     // optional (nz, ny, nx) [J/(m3 K)] heat capacity rho c
-    real *divergence          // (nz, ny, nx) [W/m3] div(K grad T); with a capacity [K] T after dt
+    real dt,                  // [s] length of the step; 0: none, the divergence is asked
+    const real *capacity,     // optional (nz, ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
+    real *divergence          // (nz, ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
     FOR_EACH_ROW(row, ny * nz) {
         long j = row % ny, l = row / ny;
@@ -290,8 +294,10 @@ KERNEL heat_divergence_3d(
                         result[i] += side_shift(side, nface, face + i, high, along, R(1) / hz);
                     }
             }
-        if (capacity)
+        if (dt > 0 && capacity)
             FOR_EACH_IN_ROW(i, 0, nx) result[i] = t[i] + dt * result[i] / capacity[row * nx + i];
+        else if (dt > 0)
+            FOR_EACH_IN_ROW(i, 0, nx) result[i] = t[i] + dt * result[i];
     }
 }
 

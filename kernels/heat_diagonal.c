@@ -3,7 +3,7 @@
 // The temperature is read where it stands, without ghosts; what lies beyond the block comes as one plane for
 // each side. So no copy of the whole field is made for the sake of its rim, which costs as much as the
 // stencil itself. Face conductances are those of heat_faces, 0 at physical sides, and the sums have the same
-// order as in heat.c: both give the same bits. With a heat capacity the result is Forward Euler's step, to
+// order as in heat.c: both give the same bits. With a length of the step the result is Forward Euler's, to
 // which the sides are added last: there both differ by rounding.
 
 #include "heat_sides.h"
@@ -22,10 +22,22 @@ INLINE real heat_2d(const real *fx, long stride, const real *fy, const real *t, 
            inflow(fy[i], fy[i - stride], below[i], t[i], above[i]);
 }
 
-// What heat per volume and time changes in the result: with a capacity c, the temperature after dt.
-INLINE real change(real heat, real dt, const real *c, long i) { return c ? dt * heat / c[i] : heat; }
+// What the result is made of: T counts `keep` times, and heat per volume and time `scale` times, over c.
+typedef struct {
+    real keep, scale;
+} Step;
 
-INLINE real before(const real *t, const real *c, long i) { return c ? t[i] : R(0); }
+// The step of length dt; without one, the heat alone.
+INLINE Step step_of(real dt)
+{
+    Step step = {dt > 0 ? R(1) : R(0), dt > 0 ? dt : R(1)};
+    return step;
+}
+
+INLINE real change(real heat, Step step, const real *c, long i)
+{
+    return c ? step.scale * heat / c[i] : step.scale * heat;
+}
 
 // K = (xx, yy).
 KERNEL heat_diagonal_2d(
@@ -40,10 +52,12 @@ KERNEL heat_diagonal_2d(
     const real *ghost_y,      // (2, nx) [K] beyond the sides y- y+
     const real *side_x,       // (2, 4, ny) [SI] sides x- x+: coefficient, value, flux, share
     const real *side_y,       // (2, 4, nx) [SI] sides y- y+
-    real dt,                  // [s] length of the step, where a capacity is given
-    const real *capacity,     // optional (ny, nx) [J/(m3 K)] heat capacity rho c
-    real *divergence          // (ny, nx) [W/m3] div(K grad T); with a capacity [K] T after dt
+    real dt,                  // [s] length of the step; 0: none, the divergence is asked
+    const real *capacity,     // optional (ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
+    real *divergence          // (ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
+    Step step = step_of(dt);
+    real keep = step.keep, scale = step.scale;
     FOR_EACH_ROW(row, ny) {
         long stride = nx + 2, place = (row + 1) * stride + 1;
         const real *fx = faces + place, *fy = fx + (ny + 2) * stride;
@@ -53,29 +67,33 @@ KERNEL heat_diagonal_2d(
         real *result = divergence + row * nx;
         // Two loops, as one with the choice inside is not vectorised.
         if (c)
-            FOR_EACH_IN_ROW(i, 1, nx - 1)
-                result[i] = t[i] + dt * heat_2d(fx, stride, fy, t, t - 1, t + 1, below, above, i) / c[i];
+            FOR_EACH_IN_ROW(i, 1, nx - 1) {
+                real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below, above, i);
+                result[i] = keep * t[i] + scale * heat / c[i];
+            }
         else
-            FOR_EACH_IN_ROW(i, 1, nx - 1)
-                result[i] = heat_2d(fx, stride, fy, t, t - 1, t + 1, below, above, i);
+            FOR_EACH_IN_ROW(i, 1, nx - 1) {
+                real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below, above, i);
+                result[i] = keep * t[i] + scale * heat;
+            }
         ROW_ONCE for (int high = 0; high < 2; ++high) {
             long i = high ? nx - 1 : 0;
             real back = i > 0 ? t[i - 1] : ghost_x[row], ahead = i < nx - 1 ? t[i + 1] : ghost_x[ny + row];
             real heat = inflow(fx[i], fx[i - 1], back, t[i], ahead) +
                         inflow(fy[i], fy[i - stride], below[i], t[i], above[i]);
-            result[i] = before(t, c, i) + change(heat, dt, c, i);
+            result[i] = keep * t[i] + change(heat, step, c, i);
         }
         ROW_ONCE for (int high = 0; high < 2; ++high)
             if (physical[high]) {
                 long i = high ? nx - 1 : 0;
-                result[i] += change(side_source(side_x + high * 4 * ny, ny, row, t[i], R(1) / hx), dt, c, i);
+                result[i] += change(side_source(side_x + high * 4 * ny, ny, row, t[i], R(1) / hx), step, c, i);
             }
         ROW_BARRIER;
         for (int high = 0; high < 2; ++high)
             if (physical[2 + high] && row == (high ? ny - 1 : 0)) {
                 const real *side = side_y + high * 4 * nx;
                 FOR_EACH_IN_ROW(i, 0, nx)
-                    result[i] += change(side_source(side, nx, i, t[i], R(1) / hy), dt, c, i);
+                    result[i] += change(side_source(side, nx, i, t[i], R(1) / hy), step, c, i);
             }
     }
 }
@@ -97,10 +115,12 @@ KERNEL heat_diagonal_3d(
     const real *side_x,       // (2, 4, nz, ny) [SI] sides x- x+: coefficient, value, flux, share
     const real *side_y,       // (2, 4, nz, nx) [SI] sides y- y+
     const real *side_z,       // (2, 4, ny, nx) [SI] sides z- z+
-    real dt,                  // [s] length of the step, where a capacity is given
-    const real *capacity,     // optional (nz, ny, nx) [J/(m3 K)] heat capacity rho c
-    real *divergence          // (nz, ny, nx) [W/m3] div(K grad T); with a capacity [K] T after dt
+    real dt,                  // [s] length of the step; 0: none, the divergence is asked
+    const real *capacity,     // optional (nz, ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
+    real *divergence          // (nz, ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
+    Step step = step_of(dt);
+    real keep = step.keep, scale = step.scale;
     FOR_EACH_ROW(row, ny * nz) {
         long j = row % ny, l = row / ny, stride = nx + 2, layer = (ny + 2) * stride;
         const real *fx = faces + (l + 1) * layer + (j + 1) * stride + 1;
@@ -116,12 +136,14 @@ KERNEL heat_diagonal_3d(
             FOR_EACH_IN_ROW(i, 1, nx - 1) {
                 real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below_y, above_y, i) +
                             inflow(fz[i], fz[i - layer], below_z[i], t[i], above_z[i]);
-                result[i] = t[i] + dt * heat / c[i];
+                result[i] = keep * t[i] + scale * heat / c[i];
             }
         else
-            FOR_EACH_IN_ROW(i, 1, nx - 1)
-                result[i] = heat_2d(fx, stride, fy, t, t - 1, t + 1, below_y, above_y, i) +
+            FOR_EACH_IN_ROW(i, 1, nx - 1) {
+                real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below_y, above_y, i) +
                             inflow(fz[i], fz[i - layer], below_z[i], t[i], above_z[i]);
+                result[i] = keep * t[i] + scale * heat;
+            }
         ROW_ONCE for (int high = 0; high < 2; ++high) {
             long i = high ? nx - 1 : 0;
             real back = i > 0 ? t[i - 1] : ghost_x[row];
@@ -129,26 +151,26 @@ KERNEL heat_diagonal_3d(
             real heat = inflow(fx[i], fx[i - 1], back, t[i], ahead) +
                         inflow(fy[i], fy[i - stride], below_y[i], t[i], above_y[i]) +
                         inflow(fz[i], fz[i - layer], below_z[i], t[i], above_z[i]);
-            result[i] = before(t, c, i) + change(heat, dt, c, i);
+            result[i] = keep * t[i] + change(heat, step, c, i);
         }
         ROW_ONCE for (int high = 0; high < 2; ++high)
             if (physical[high]) {
                 long i = high ? nx - 1 : 0, nface = ny * nz;
                 const real *side = side_x + high * 4 * nface;
-                result[i] += change(side_source(side, nface, row, t[i], R(1) / hx), dt, c, i);
+                result[i] += change(side_source(side, nface, row, t[i], R(1) / hx), step, c, i);
             }
         ROW_BARRIER;
         for (int high = 0; high < 2; ++high)
             if (physical[2 + high] && j == (high ? ny - 1 : 0)) {
                 const real *side = side_y + high * 4 * nx * nz;
                 FOR_EACH_IN_ROW(i, 0, nx)
-                    result[i] += change(side_source(side, nx * nz, l * nx + i, t[i], R(1) / hy), dt, c, i);
+                    result[i] += change(side_source(side, nx * nz, l * nx + i, t[i], R(1) / hy), step, c, i);
             }
         for (int high = 0; high < 2; ++high)
             if (physical[4 + high] && l == (high ? nz - 1 : 0)) {
                 const real *side = side_z + high * 4 * nx * ny;
                 FOR_EACH_IN_ROW(i, 0, nx)
-                    result[i] += change(side_source(side, nx * ny, j * nx + i, t[i], R(1) / hz), dt, c, i);
+                    result[i] += change(side_source(side, nx * ny, j * nx + i, t[i], R(1) / hz), step, c, i);
             }
     }
 }

@@ -249,12 +249,16 @@ class Heat(MethodOfLines):
             super().forward_euler(time, dt, vector, out)
             return
         sides = self._side_values(time, vector.getArray(readonly=True))
-        capacity = np.ascontiguousarray(np.broadcast_to(self.capacity, self.grid.ncells))
+        capacity = None
+        if np.ndim(self.capacity):
+            capacity = np.ascontiguousarray(self.capacity).reshape(self.grid.rank_shape)
+        else:  # the same everywhere: an array less to read
+            dt = dt / float(self.capacity)
         with out as values:
-            self._apply(vector, sides, values, dt, capacity.reshape(self.grid.rank_shape))
+            self._apply(vector, sides, values, dt, capacity)
 
     def _apply(self, vector, sides, out=None, dt=0.0, capacity=None) -> np.ndarray:
-        """Collective. div(K grad T) with the given sides, shape (ncells,); see heat.c for a capacity."""
+        """Collective. div(K grad T) with the given sides, shape (ncells,); see heat.c for dt."""
         out = np.empty(self.grid.ncells) if out is None else out
         given = {**self._arguments, **sides, "faces": self._faces, "dt": dt, "capacity": capacity}
         given["divergence"] = out.reshape(self.grid.rank_shape)

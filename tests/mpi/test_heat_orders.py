@@ -85,6 +85,26 @@ def test_order_in_time_with_conductivity_of_temperature(
     agree(comm, found > nominal - 0.35, f"{scheme}: order {found:.2f}, errors {errors}")
 
 
+@pytest.mark.parametrize("cells", [(13,), (6, 7), (4, 5, 6)], ids=["1D", "2D", "3D"])
+def test_one_heat_capacity_steps_as_the_same_in_every_cell(comm, agree, cells):
+    """The step of Forward Euler reads no array of it then."""
+
+    def end(capacity):
+        macro = dict(initial="1 + sin(pi * x) / 2")
+        time = dict(scheme="euler", end=0.2, step=0.01)
+        size, ndim = {1: 1, 2: 3, 3: 6}[len(cells)], len(cells)
+
+        def k(temperature, coordinates):
+            return 0.05 * np.outer(np.arange(size) < ndim, 1 + temperature)
+
+        return MacroRun(comm, cells, (1.0,) * ndim, time, macro, k, capacity=capacity).run()
+
+    one, each = end(lambda t: np.float64(2.5)), end(lambda t: np.full_like(t, 2.5))
+    agree(comm, np.allclose(one, each, rtol=1e-13, atol=0.0), f"{np.abs(one - each).max()}")
+    other = end(lambda t: np.float64(5.0))
+    agree(comm, np.abs(one - other).max() > 1e-3, "the heat capacity must matter")
+
+
 def test_radiation_converges_with_its_own_derivative(comm, agree):
     """A flux and a source that depend steeply on T: Newton needs few iterations, the balance closes."""
     sides = {"x_low": dict(kind="flux", flux="5 - 5 * temperature**4")}
