@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +56,10 @@ def roughness(resolution: int, grid: str) -> float:
 
 
 def errors_of_seed(
-    seed: int, sizes, ncoarse: int, ntest: int, comm, resolutions=(32, 64), grid: str = "even"
+    seed: int, sizes, ncoarse: int, ntest: int, comm, resolutions=(32, 64), grid: str = "even", **recipe
 ) -> dict[str, list[float]]:
     """Collective. By way, the 90th percentile of the errors for each number of fine samples."""
-    recipe = replace(Recipe(), seed=seed)
+    recipe = Recipe(seed=seed, **recipe)
     coarse, cheap = samples_of(resolutions[0], ncoarse, seed, comm, grid)
     _, samples = samples_of(resolutions[1], max(sizes), seed + 1000, comm, grid)
     _, test = samples_of(resolutions[1], ntest, seed + 2000, comm, grid)
@@ -111,19 +110,19 @@ def main(arguments=None) -> dict:
         "--resolutions", type=int, nargs=2, default=[32, 64], help="points a side: coarse, fine"
     )
     parser.add_argument("--grid", default="fitted", help="micro.grid of the case")
+    parser.add_argument("--goal", type=float, default=1e-5, help="of training, see hpcmsm train --goal")
+    parser.add_argument("--epochs", type=int, default=300, help="of training")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     comm = MPI.COMM_WORLD
-    each = [
-        errors_of_seed(
-            s, options.sizes, options.coarse, options.test, comm, options.resolutions, options.grid
-        )
-        for s in range(1, options.seeds + 1)
-    ]
+    asked = (options.sizes, options.coarse, options.test, comm, options.resolutions, options.grid)
+    recipe = {"goal": options.goal, "epochs": options.epochs}
+    each = [errors_of_seed(seed, *asked, **recipe) for seed in range(1, options.seeds + 1)]
     errors = {way: np.median([found[way] for found in each], axis=0).tolist() for way in each[0]}
     result = {
         "resolutions": options.resolutions,
         "grid": options.grid,
+        "recipe": recipe,
         "roughness": [roughness(resolution, options.grid) for resolution in options.resolutions],
         "sizes": options.sizes,
         "errors": errors,
