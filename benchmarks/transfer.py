@@ -112,11 +112,12 @@ def main(arguments=None) -> dict:
     parser.add_argument("--grid", default="fitted", help="micro.grid of the case")
     parser.add_argument("--goal", type=float, default=1e-5, help="of training, see hpcmsm train --goal")
     parser.add_argument("--epochs", type=int, default=300, help="of training")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[16, 16], help="units of the layers")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     comm = MPI.COMM_WORLD
     asked = (options.sizes, options.coarse, options.test, comm, options.resolutions, options.grid)
-    recipe = {"goal": options.goal, "epochs": options.epochs}
+    recipe = {"goal": options.goal, "epochs": options.epochs, "hidden": tuple(options.hidden)}
     each = [errors_of_seed(seed, *asked, **recipe) for seed in range(1, options.seeds + 1)]
     errors = {way: np.median([found[way] for found in each], axis=0).tolist() for way in each[0]}
     result = {

@@ -7,8 +7,9 @@
    fraction. K(fraction) is then as smooth as the truth; how far it lies off hardly changes.
    With u = xi + chi the cell problem is that of the even grid, its faces times area over length. */
 
-#define SMALLEST_BOX R(0.1) /* half a side; so that points are at most 16 times as long as wide */
-#define LARGEST_BOX R(0.49)
+/* Half a side. Beyond, points would be too thin for the multigrid, and the lines stay where they are. */
+#define SMALLEST_BOX R(0.03)
+#define LARGEST_BOX R(0.498)
 
 typedef struct {
     real edge;                                     /* of the box in xi, from the middle */

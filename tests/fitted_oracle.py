@@ -11,7 +11,7 @@ class Lines:
     """x(xi): even, periodic with 1, straight up to the box, which 3 / 8 of the lines on each side fill."""
 
     def __init__(self, n: int, radius: float):
-        self.n, self.edge, self.box = n, (3 * n // 8) / n, min(max(radius, 0.1), 0.49)
+        self.n, self.edge, self.box = n, (3 * n // 8) / n, min(max(radius, 0.03), 0.498)
         self.inner, self.outer = self.box / self.edge, (0.5 - self.box) / (0.5 - self.edge)
 
     def x(self, xi):

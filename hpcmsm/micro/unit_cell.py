@@ -80,8 +80,9 @@ class UnitCell(MicroModel):
         ndim: 2 or 3, of the tensor; None: that of the microstructure. With 3, one of the plane stands
             for a cell that does not change along z (fibres, layers), at the cost of 2D.
         grid: "even", or "fitted" for cylinders and spheres: lines of points follow the inclusion, so that K
-            is a smooth function of the fraction (at contrast 10 and 32 points a side to 2e-5, on an even
-            grid to 1e-3), as near to the truth, at about twice the iterations.
+            is a smooth function of the fraction (at contrast 10 and 32 points a side to 1e-5, on an even
+            grid to 1e-3) and as near to the truth. Where inclusions are small or nearly touch, it takes
+            more iterations, and they may leave 1.4 tolerances.
         warm_start: start from the cell's last solution, which then is its state (ndim / 2 numbers per
             point); the answer is as good, after fewer iterations where inputs change little. A cell that
             a surrogate answered starts anew.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from benchmarks.transfer import errors_of_seed
 from hpcmsm.io.dataset import read_dataset
 from hpcmsm.io.modelfile import read_model
 from hpcmsm.offline.explain import ensemble_of
@@ -65,6 +66,19 @@ def test_few_fine_samples_do_where_many_cheap_ones_are_there(folder):
     hpcmsm(folder, "train", "cheap.h5", "-o", "coarse.h5")
     helped, alone, coarse = (error(folder, name, "unseen") for name in ("helped", "alone", "coarse"))
     assert helped < 0.5 * alone and helped < 0.7 * coarse, (helped, alone, coarse)
+
+
+def test_a_fitted_grid_lets_few_fine_samples_do_below_a_thousandth():
+    """On an even grid the lines that a growing fibre crosses make K rough: no sample helps against that."""
+    learnt = {"goal": 1e-5, "epochs": 300}
+    even, fitted = (
+        [errors_of_seed(seed, (12, 48, 96), 512, 256, COMM, grid=grid, **learnt) for seed in (1, 2, 3)]
+        for grid in ("even", "fitted")
+    )
+    few, many = (np.median([row[way][k] for row in fitted]) for way, k in (("weights", 0), ("scratch", 1)))
+    assert few < many < 1e-3, (few, many)
+    rough, smooth = (np.median([row["scratch"][2] for row in rows]) for rows in (even, fitted))
+    assert smooth < 3e-4 and smooth < 0.6 * rough, (smooth, rough)
 
 
 def test_a_weight_makes_the_errors_small_where_it_is_large(folder):

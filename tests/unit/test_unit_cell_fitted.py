@@ -16,7 +16,7 @@ from hpcmsm.micro.unit_cell import UnitCell
 
 
 @pytest.mark.parametrize("resolution", [4, 6, 16, 32])
-@pytest.mark.parametrize(("fraction", "contrast"), [(0.01, 30.0), (0.45, 0.1), (0.77, 2.0), (np.pi / 4, 0.5)])
+@pytest.mark.parametrize(("fraction", "contrast"), [(0.002, 30.0), (0.45, 0.1), (0.7, 2.0), (np.pi / 4, 0.5)])
 def test_cylinders_against_a_direct_solve_of_the_same_faces(resolution, fraction, contrast):
     exact = oracles.sparse_conductivity(*fitted_oracle.fitted_cylinder_faces(fraction, contrast, resolution))
     options = {"fraction": fraction, "resolution": resolution, "tolerance": 1e-12, "grid": "fitted"}
@@ -25,7 +25,7 @@ def test_cylinders_against_a_direct_solve_of_the_same_faces(resolution, fraction
 
 
 @pytest.mark.parametrize("n", [4, 6, 10])
-@pytest.mark.parametrize(("fraction", "contrast"), [(0.001, 30.0), (0.35, 4.0), (0.35, 0.2), (0.52, 0.5)])
+@pytest.mark.parametrize(("fraction", "contrast"), [(1e-4, 30.0), (0.35, 4.0), (0.35, 0.2), (0.523, 0.5)])
 def test_spheres_against_a_direct_solve_of_the_same_faces(n, fraction, contrast):
     exact = oracles.sparse_conductivity(*fitted_oracle.fitted_sphere_faces(fraction, contrast, n))
     options = {"fraction": fraction, "resolution": n, "tolerance": 1e-12, "grid": "fitted"}
@@ -154,4 +154,4 @@ def test_bad_input_is_a_status_of_its_cell_alone():
     cell = UnitCell("cylinders", constants(1.0, 3.0), 16, grid="fitted")
     answer = ask(cell, 300.0, [0.3, 0.79, np.nan, -0.1, 0.0])
     assert answer.status.tolist() == [0, 2, 2, 2, 0]
-    np.testing.assert_allclose(answer.outputs[:2, 4], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(answer.outputs[:2, 4], 1.0, rtol=2e-6)
