@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # These take many seconds to compile; tests/long has them, and all kernels in float32.
-SLOW = ("grain", "tt06", "unit_cell", "unit_cell_3d")
+SLOW = ("grain", "tt06", "unit_cell_3d")
 
 KERNELS = """
 INLINE real cube(real x) { return x * x * x; }
