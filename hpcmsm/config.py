@@ -76,6 +76,9 @@ Count = Annotated[int, Key(ge=1, strict=True)]
 Real = Annotated[float, Key(allow_inf_nan=False)]
 Fraction = Annotated[float, Key(ge=0, le=1)]
 Formula = str | Real
+Component = Literal["xx", "yy", "zz", "yz", "xz", "xy"]
+# Degrees about z, or Bunge's Euler angles.
+Angles = Real | Annotated[list[Real], Key(min_length=3, max_length=3)]
 
 EXPLICIT = ("euler", "rk2", "rk3", "rk4", "rk5")
 IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")
@@ -280,13 +283,19 @@ class GateSection(Section):
 class Material(Section):
     """Properties of a phase, as formulas of temperature in K.
 
-    conductivity: one formula, or one for each of the axes x, y[, z]. A composite has a micro model of its
-    own in place of it, and with that a surrogate and a gate.
+    conductivity: one formula, or one for each of the axes x, y[, z], or a table of the components of a
+    tensor, { xx = ..., yy = ..., xy = ... }; those left out are 0. A composite has a micro model of its own
+    in place of it, and with that a surrogate and a gate.
+    angle: by which these axes are turned, in degrees: about z, from x towards y; or Bunge's three Euler
+    angles (about z, the new x, the new z).
     axes: which axes of that model lie along x, y[, z] of the cell around it, such as "zx"; "xy[z]" if left
     out.
     """
 
-    conductivity: Formula | Annotated[list[Formula], Key(min_length=2, max_length=3)] | None = None
+    conductivity: (
+        Formula | Annotated[list[Formula], Key(min_length=2, max_length=3)] | dict[Component, Formula] | None
+    ) = None
+    angle: Angles | None = None
     heat_capacity: Formula | None = None
     source: str = ""
     micro: MicroSection | None = None
@@ -307,6 +316,10 @@ class Material(Section):
     def conducts_somehow(self):
         if (self.conductivity is None) == (self.micro is None):
             raise ValueError("must have either a conductivity or a table micro")
+        if isinstance(self.conductivity, dict) and {"xx", "yy"} - set(self.conductivity):
+            raise ValueError("must have the components xx and yy of its conductivity")
+        if self.angle is not None and not isinstance(self.conductivity, list | dict):
+            raise ValueError("must list what it conducts along its axes where it has an angle")
         for name in ("surrogate", "gate", "axes"):
             if self.micro is None and getattr(self, name) is not None:
                 raise ValueError(f"must have a table micro where it has '{name}'")

@@ -28,6 +28,7 @@ STREAMS = {
             "atoms",
             "nested",
             "turn",
+            "orientation",
         ),
         start=1,
     )

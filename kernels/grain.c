@@ -12,7 +12,9 @@
 
 #include "unit_cell_plane.h"
 #include "unit_cell_levels.h"
+#include "unit_cell_progress.h"
 #include "unit_cell_solve.h"
+#include "unit_cell_iterate.h"
 #include "unit_cell_results.h"
 
 #define OK 0

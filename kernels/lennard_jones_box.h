@@ -216,7 +216,6 @@ INLINE int lists_are_old(const Atoms *a, real skin)
         }
     }
     TEAM_MAX(largest);
-    real allowed = R(0.25) * skin * skin;
-    FOR_EACH_LANE(l) old[l] = largest[l] > allowed;
+    FOR_EACH_LANE(l) old[l] = largest[l] > R(0.25) * skin * skin;
     return LANES_ANY(old);
 }

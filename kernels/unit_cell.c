@@ -6,7 +6,9 @@
 
 #include "unit_cell_plane.h"
 #include "unit_cell_levels.h"
+#include "unit_cell_progress.h"
 #include "unit_cell_solve.h"
+#include "unit_cell_iterate.h"
 #include "unit_cell_results.h"
 #include "unit_cell_phases.h"
 #include "unit_cell_faces.h"
@@ -21,10 +23,8 @@ INLINE void make_faces(
         faces_of_laminate(level, in, by);
     else if (microstructure == CYLINDERS)
         faces_of_cylinder(level, in, by, spare_memory(level));
-    else if (microstructure == FITTED_CYLINDERS && by == VALUE)
-        values_of_fitted_cylinder(level, in, spare_memory(level));
     else if (microstructure == FITTED_CYLINDERS)
-        slopes_of_fitted_cylinder(level, in, by, spare_memory(level));
+        faces_of_fitted_cylinder(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }

@@ -6,7 +6,9 @@
 
 #include "unit_cell_space.h"
 #include "unit_cell_levels.h"
+#include "unit_cell_progress.h"
 #include "unit_cell_solve.h"
+#include "unit_cell_iterate.h"
 #include "unit_cell_results.h"
 #include "unit_cell_phases.h"
 #include "unit_cell_spheres.h"
@@ -19,10 +21,8 @@ INLINE void make_faces(
 {
     if (microstructure == SPHERES)
         faces_of_sphere(level, in, by, spare_memory(level));
-    else if (microstructure == FITTED_SPHERES && by == VALUE)
-        values_of_fitted_sphere(level, in, spare_memory(level));
     else if (microstructure == FITTED_SPHERES)
-        slopes_of_fitted_sphere(level, in, by, spare_memory(level));
+        faces_of_fitted_sphere(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }

@@ -24,7 +24,7 @@ typedef struct {
     real *face, *scale;     /* [ncolour][SIDES] of the black points; [2][ncolour], 1 / sqrt(diagonal) */
     small *scaled_face;     /* [ncolour][SIDES] */
     small *weight;          /* [ncolour], of red points: transfer to and from the next level */
-    small *rhs, *rhs_black; /* [ncolour][LOADS]; not for black on the finest level */
+    small *rhs, *rhs_black; /* [ncolour][LOADS]; for black on the finest level only if asked */
     small *u, *u_black;     /* [ncolour][LOADS] */
 } Level;
 
@@ -32,6 +32,33 @@ STENCIL(real, Faces, of_black, of_red, sum_of, total_of, MUL_ADD)
 STENCIL(small, SmallFaces, small_of_black, small_of_red, small_sum, small_total, MUL_ADD_FLOAT)
 
 /* ------------------------------------------------------------------------------- set-up */
+
+/* Cuts memory into levels; returns their number. The own faces of coarser levels are needed only until they are
+   scaled, and lie in `spare`. black: whether the finest level holds a right-hand side of the black points. */
+INLINE int lay_out_levels(long n, real *memory, real *spare, Level *level, int black)
+{
+    long ncolour = number_of_points(n) / 2;
+    level[0].face = memory;
+    level[0].scale = level[0].face + (SIDES * ncolour + PAD) * LANES;
+    small *rest = (small *)(level[0].scale + (2 * ncolour + PAD) * LANES);
+    int nlevel = 0;
+    for (long m = n; m % 2 == 0 && nlevel < MAX_LEVELS; m /= 2, ++nlevel) {
+        Level *here = level + nlevel;
+        long half = number_of_points(m) / 2;
+        int both = black || nlevel > 0;
+        here->n = m, here->half = m / 2, here->ncolour = half;
+        here->scaled_face = rest, rest += (SIDES * half + PAD) * LANES;
+        here->weight = rest, rest += (half + PAD) * LANES;
+        here->rhs = rest, rest += ((both ? 2 : 1) * LOADS * half + PAD) * LANES;
+        here->u = rest, rest += (2 * LOADS * half + PAD) * LANES;
+        here->u_black = here->u + LOADS * half * LANES;
+        here->rhs_black = both ? here->rhs + LOADS * half * LANES : 0;
+        if (nlevel == 0) continue;
+        here->face = spare, spare += (SIDES * half + PAD) * LANES;
+        here->scale = spare, spare += (2 * half + PAD) * LANES;
+    }
+    return nlevel;
+}
 
 /* Half the sum of the fine faces between two aggregates. */
 INLINE void coarsen(const Level *fine, const Level *coarse)

@@ -113,3 +113,22 @@ INLINE void read_labels(const int *labels, long n, long h, long y, int *own, int
         return mul_add(k.up, v[AT(at.up, j)], mul_add(k.down, v[AT(at.down, j)], x));                \
     }                                                                                                \
     INLINE number total_of(Faces k) { return k.left + k.right + (k.down + k.up); }
+
+/* ------------------------------------------------------------ points of both colours, as [y][x] */
+
+/* The points around a point, itself in the middle, in the order -x to +x, then -y to +y. */
+#define BLOCK 9
+#define MIDDLE 4
+#define FOR_EACH_PIXEL(n) FOR_EACH_POINT_2D(x, y, n, n)
+#define PIXEL x, y
+/* Every second one along each axis: `turn` 0 to 3 says which; no two of them share a corner. */
+#define FOR_EACH_PIXEL_IN_TURN(n) FOR_EACH_POINT_2D(X, Y, (n) / 2, (n) / 2)
+#define PIXEL_IN_TURN(turn) 2 * X + ((turn) & 1), 2 * Y + ((turn) >> 1)
+
+/* Where the points of a block stand. */
+INLINE void list_block(long n, long x, long y, long block[BLOCK])
+{
+    long column[3] = {x == 0 ? n - 1 : x - 1, x, x == n - 1 ? 0 : x + 1};
+    long row[3] = {(y == 0 ? n - 1 : y - 1) * n, y * n, (y == n - 1 ? 0 : y + 1) * n};
+    UNROLLED for (int k = 0; k < BLOCK; ++k) block[k] = row[k / 3] + column[k % 3];
+}

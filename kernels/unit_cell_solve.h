@@ -6,62 +6,27 @@
    ones. As each application of S is itself a red-black sweep, the cycle smooths once more for free: at
    contrast 10 the reduced system takes 7 to 8 iterations where the full one takes 9, and half the vectors.
 
-   Order of calls, from the unscaled faces of level 0: set_up_levels, solve_loads, then what
-   unit_cell_results.h makes of the solutions. */
-
-#define PATIENCE 30 /* iterations without progress before a cell is given up */
+   Order of calls, from the unscaled faces of level 0: set_up_levels, solve_loads (unit_cell_iterate.h), then
+   what unit_cell_results.h makes of the solutions. */
 
 /* Solution of load d at red point i, in Vectors.chi. */
 #define CHI(i, d) ((((d) / LOADS * level->ncolour + (i)) * LOADS + (d) % LOADS) * LANES + l)
 
 typedef struct {
+    long npoint;         /* of a vector: those of one colour */
     real *chi;           /* [DIM / LOADS][ncolour][LOADS], of the red points: all loads */
     real *x, *r, *p, *q; /* [ncolour][LOADS], of the red points; x is the part of chi under way */
     real *black;         /* [ncolour][LOADS], of the black points */
 } Vectors;
 
-typedef struct {
-    real faces[LOADS][LANES];  /* sum of the faces of a load less the energy found: n^DIM K_jj so far */
-    real norm[LOADS][LANES];   /* right-hand side squared */
-    real rz[LOADS][LANES];     /* r M^-1 r */
-    real pmp[LOADS][LANES];    /* p M p */
-    real lowest[LOADS][LANES]; /* least p S p / p M p, near the smallest eigenvalue of M^-1 S */
-    real best[LOADS][LANES];   /* least rz */
-    int active[LOADS][LANES], waited[LOADS][LANES], steps[LOADS][LANES], failed[LOADS][LANES];
-} Progress;
-
-/* What is told of a cell, the worst of its loads. */
-typedef struct {
-    real residual[LANES]; /* norm of the residual, relative to the right-hand side */
-    int steps[LANES], open[LANES]; /* iterations; whether a load did not converge */
-} Outcome;
-
 /* Cuts the team's memory into vectors and levels; returns the number of levels. */
 INLINE int lay_out(long n, real *memory, Level *level, Vectors *v)
 {
     long ncolour = number_of_points(n) / 2, vector = ncolour * LOADS + PAD;
+    v->npoint = ncolour;
     v->chi = v->x = memory, v->r = v->x + (ncolour * DIM + PAD) * LANES;
     v->p = v->r + vector * LANES, v->q = v->p + vector * LANES, v->black = v->q + vector * LANES;
-    level[0].face = v->black + (ncolour * LOADS + PAD) * LANES;
-    level[0].scale = level[0].face + (SIDES * ncolour + PAD) * LANES;
-    small *rest = (small *)(level[0].scale + (2 * ncolour + PAD) * LANES);
-    real *spare = v->x; /* the coarser levels' own faces are needed only until they are scaled */
-    int nlevel = 0;
-    for (long m = n; m % 2 == 0 && nlevel < MAX_LEVELS; m /= 2, ++nlevel) {
-        Level *here = level + nlevel;
-        long half = number_of_points(m) / 2;
-        here->n = m, here->half = m / 2, here->ncolour = half;
-        here->scaled_face = rest, rest += (SIDES * half + PAD) * LANES;
-        here->weight = rest, rest += (half + PAD) * LANES;
-        here->rhs = rest, rest += ((nlevel ? 2 : 1) * LOADS * half + PAD) * LANES;
-        here->u = rest, rest += (2 * LOADS * half + PAD) * LANES;
-        here->u_black = here->u + LOADS * half * LANES;
-        here->rhs_black = nlevel ? here->rhs + LOADS * half * LANES : 0;
-        if (nlevel == 0) continue;
-        here->face = spare, spare += (SIDES * half + PAD) * LANES;
-        here->scale = spare, spare += (2 * half + PAD) * LANES;
-    }
-    return nlevel;
+    return lay_out_levels(n, v->black + (ncolour * LOADS + PAD) * LANES, v->x, level, 0);
 }
 
 /* Memory that is free but between set_up_levels and the end of solve_loads. */
@@ -219,97 +184,4 @@ INLINE void start_from(
         FOR_EACH_LANE(l) now->faces[j][l] -= gained[j][l];
     }
     TEAM_BARRIER;
-}
-
-/* Which cells go on. n^DIM K_jj is too large by e S e, e being the error of x; this is at most rz divided by
-   the smallest eigenvalue of M^-1 S, of which the directions so far give an estimate. */
-INLINE int judge(Progress *now, real tolerance, int j)
-{
-    FOR_EACH_LANE(l) {
-        real rz = now->rz[j][l];
-        int active = now->active[j][l], better = rz < now->best[j][l];
-        int waited = better ? 0 : now->waited[j][l] + 1;
-        int good = rz <= tolerance * now->faces[j][l] * now->lowest[j][l];
-        int stuck = waited > PATIENCE || !(rz == rz);
-        now->failed[j][l] |= active && !good && stuck;
-        now->best[j][l] = better ? rz : now->best[j][l];
-        now->waited[j][l] = waited;
-        now->active[j][l] = active && !good && !stuck;
-    }
-    return LANES_ANY(now->active[j]);
-}
-
-INLINE void solve(
-    const Level *level, int nlevel, Vectors v, const real *contrast, real tolerance, long max_iterations, Progress *now)
-{
-    real before[LOADS][LANES], step[LOADS][LANES];
-    FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
-        /* Where the contrast is high, small eigenvalues may show only late: a cautious first estimate. */
-        now->lowest[j][l] = R(0.5) / (1 + contrast[l] / 100);
-        now->best[j][l] = R(1e30), now->pmp[j][l] = before[j][l] = 0;
-        now->waited[j][l] = now->steps[j][l] = now->failed[j][l] = 0;
-        now->active[j][l] = 1;
-    }
-    precondition(level, nlevel, v, now->rz);
-    for (long iteration = 0;; ++iteration) {
-        int any = 0;
-        FOR_EACH_LOAD(j) any |= judge(now, tolerance, j);
-        if (!any || iteration == max_iterations) break;
-        FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
-            real beta = before[j][l] > 0 ? now->rz[j][l] / before[j][l] : 0;
-            now->pmp[j][l] = MUL_ADD(beta * beta, now->pmp[j][l], now->rz[j][l]);
-            step[j][l] = beta;
-        }
-        turn(level, v, step);
-        apply(level, v, step);
-        FOR_EACH_LOAD(j) FOR_EACH_LANE(l) {
-            real psp = step[j][l], rz = now->rz[j][l], ratio = psp / now->pmp[j][l];
-            real alpha = now->active[j][l] && psp > 0 ? rz / psp : 0;
-            now->lowest[j][l] = alpha > 0 ? hp_min(now->lowest[j][l], ratio) : now->lowest[j][l];
-            now->faces[j][l] = MUL_ADD(-alpha, rz, now->faces[j][l]);
-            now->steps[j][l] += now->active[j][l];
-            step[j][l] = alpha;
-            before[j][l] = rz;
-        }
-        advance(level, v, step);
-        precondition(level, nlevel, v, now->rz);
-    }
-}
-
-/* Adds the loads just solved to what is told of the cell. */
-INLINE void conclude(const Level *level, Vectors v, const Progress *now, Outcome *told)
-{
-    FOR_EACH_LOAD(j) {
-        real sum[LANES];
-        FOR_EACH_LANE(l) sum[l] = 0;
-        FOR_EACH_POINT(i, level->ncolour) FOR_EACH_LANE(l)
-            sum[l] = MUL_ADD(v.r[AT(i, j)], v.r[AT(i, j)], sum[l]);
-        TEAM_SUM(sum);
-        FOR_EACH_LANE(l) {
-            real norm = now->norm[j][l], relative = norm > 0 ? hp_sqrt(sum[l] / norm) : 0;
-            told->residual[l] = hp_max(told->residual[l], relative);
-            told->steps[l] = told->steps[l] > now->steps[j][l] ? told->steps[l] : now->steps[j][l];
-            told->open[l] |= now->active[j][l] | now->failed[j][l];
-        }
-    }
-    TEAM_BARRIER;
-}
-
-/* All loads of a cell, LOADS at a time, from the levels; from the solutions `before` [DIM * ncolour][ncells] if
-   there are some. */
-INLINE void solve_loads(
-    const Level *level, int nlevel, Vectors v, const real *before, long team, long ncells, const real *contrast,
-    real tolerance, long max_iterations, Outcome *told)
-{
-    FOR_EACH_LANE(l) told->residual[l] = 0;
-    FOR_EACH_LANE(l) told->steps[l] = told->open[l] = 0;
-    for (int first = 0; first < DIM; first += LOADS) {
-        Progress now;
-        v.x = v.chi + first * level->ncolour * LANES;
-        find_loads(level, v, first, &now);
-        start(level, v);
-        if (before) start_from(level, v, before, team, ncells, first, &now);
-        solve(level, nlevel, v, contrast, tolerance, max_iterations, &now);
-        conclude(level, v, &now, told);
-    }
 }

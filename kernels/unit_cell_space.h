@@ -128,3 +128,23 @@ INLINE void read_labels(const int *labels, long n, long h, long y, long z, int *
         return mul_add(k.front, v[AT(at.front, j)], mul_add(k.back, v[AT(at.back, j)], x + y));          \
     }                                                                                                  \
     INLINE number total_of(Faces k) { return k.left + k.right + (k.down + k.up) + (k.back + k.front); }
+
+/* ------------------------------------------------------------ points of both colours, as [z][y][x] */
+
+/* The points around a point, itself in the middle, in the order -x to +x, then -y to +y, then -z to +z. */
+#define BLOCK 27
+#define MIDDLE 13
+#define FOR_EACH_PIXEL(n) FOR_EACH_POINT_3D(x, y, z, n, n, n)
+#define PIXEL x, y, z
+/* Every second one along each axis: `turn` 0 to 7 says which; no two of them share a corner. */
+#define FOR_EACH_PIXEL_IN_TURN(n) FOR_EACH_POINT_3D(X, Y, Z, (n) / 2, (n) / 2, (n) / 2)
+#define PIXEL_IN_TURN(turn) 2 * X + ((turn) & 1), 2 * Y + ((turn) >> 1 & 1), 2 * Z + ((turn) >> 2)
+
+/* Where the points of a block stand. */
+INLINE void list_block(long n, long x, long y, long z, long block[BLOCK])
+{
+    long column[3] = {step_down(x, n), x, step_up(x, n)};
+    long row[3] = {step_down(y, n) * n, y * n, step_up(y, n) * n};
+    long layer[3] = {step_down(z, n) * n * n, z * n * n, step_up(z, n) * n * n};
+    UNROLLED for (int k = 0; k < BLOCK; ++k) block[k] = layer[k / 9] + row[k / 3 % 3] + column[k % 3];
+}

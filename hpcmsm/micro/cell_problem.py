@@ -12,8 +12,10 @@ from hpcmsm.micro.microstructure import Microstructure
 
 NCOMPONENT = {2: 3, 3: 6}
 SOURCES = {2: "unit_cell", 3: "unit_cell_3d"}
+TENSOR_SOURCES = {2: "unit_cell_tensor", 3: "unit_cell_tensor_3d"}
 # Scratch numbers per point that the kernels' float64 builds take.
 SCRATCH_WORDS = {2: 12, 3: 11}
+TENSOR_SCRATCH_WORDS = {2: 21, 3: 28}
 
 
 class Solution(NamedTuple):
@@ -22,9 +24,10 @@ class Solution(NamedTuple):
     outputs: K in W/(m K), shape (ncomponent, n). residual: of the scaled equations, relative to their
     right-hand side, the largest of all loads, shape (n,). iterations: likewise. status: 0 good, 1 not
     converged, 2 bad input. Only where asked for:
-    state: to start from another time, shape (ndim * points / 2, n). corrector: chi of each load in
-    units of the distance of points, shape (ndim, [z,] y, x, n); its mean is arbitrary. tangent: dK by
-    each conductivity, shape (naxis, nphase, ncomponent, n).
+    state: to start from another time, shape (nstate, n). corrector: chi of each load in units of the
+    distance of points, shape (ndim, [z,] y, x, n); its mean is arbitrary. tangent: dK by each conductivity,
+    shape (naxis, nphase, ncomponent, n). gradient: of full tensors, for each load that along each axis in the
+    2^ndim parts around each corner, shape (ndim, ndim, 2^ndim, [z,] y, x, n), see kernels/unit_cell_corner.h.
     """
 
     outputs: np.ndarray
@@ -34,6 +37,7 @@ class Solution(NamedTuple):
     state: np.ndarray | None = None
     corrector: np.ndarray | None = None
     tangent: np.ndarray | None = None
+    gradient: np.ndarray | None = None
 
 
 class CellProblem:
@@ -44,19 +48,28 @@ class CellProblem:
         tolerance: relative error of K that the iteration may leave.
         max_iterations: cap; a cell that reaches it gets status 1.
         backend: "cpu" or "gpu".
+        full: whether phases are given by all components of their tensors; of an image only.
     Attributes:
         nstate: numbers of a cell's state.
     """
 
-    def __init__(self, microstructure: Microstructure, tolerance: float, max_iterations: int, backend: str):
-        self.microstructure = microstructure
+    def __init__(
+        self,
+        microstructure: Microstructure,
+        tolerance: float,
+        max_iterations: int,
+        backend: str,
+        full: bool = False,
+    ):
+        self.microstructure, self.full = microstructure, full
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.ndim = microstructure.ndim
-        self.nred = microstructure.resolution**self.ndim // 2
-        self.nstate = self.ndim * self.nred
-        self._kernel = Kernel.load(
-            SOURCES[self.ndim], f"unit_cell_{self.ndim}d", backend=backend, dtype="float64"
-        )
+        self.npoint = microstructure.resolution**self.ndim
+        self.nstate = self.ndim * (self.npoint if full else self.npoint // 2)
+        self.nword = (TENSOR_SCRATCH_WORDS if full else SCRATCH_WORDS)[self.ndim]
+        source = (TENSOR_SOURCES if full else SOURCES)[self.ndim]
+        name = f"unit_cell_{'tensor_' if full else ''}{self.ndim}d"
+        self._kernel = Kernel.load(source, name, backend=backend, dtype="float64")
 
     def solve(
         self,
@@ -71,12 +84,12 @@ class CellProblem:
 
         Args:
             phases: conductivities in W/(m K), shape (naxis, nphase, n); naxis is 1, or ndim where phases
-                conduct differently along the axes.
+                conduct differently along the axes; with full tensors it is ncomponent.
             fraction: of phase 1, shape (n,), for microstructures that have one.
             labels, image: several images (nimage, ...) int32 in place of the microstructure's own, and which
                 of them each cell has, shape (n,) int32; a number that is none of theirs is bad input.
             before: state to start from, shape (nstate, n).
-            also: which of "state", "corrector", "tangent" to give besides.
+            also: which of "state", "corrector", "tangent", with full tensors "gradient", to give besides.
         """
         if labels is None and self.microstructure.labels is not None:
             labels = self.microstructure.labels[None]
@@ -92,21 +105,23 @@ class CellProblem:
             *(there(np.empty(ncells, np.int32)) for _ in ("iterations", "status")),
             **{name: there(np.empty(shapes[name])) for name in also},
         )
+        if self.full:
+            kind = {"npoint": self.npoint, "gradient": found.gradient}
+        else:
+            kind = {"nred": self.npoint // 2, "naxis": naxis}
+            kind |= {"microstructure": cell.number, "fraction": there(fraction)}
         kernel(
+            **kind,
             ncells=ncells,
             n=cell.resolution,
-            nred=self.nred,
+            nword=self.nword,
             nphase=nphase,
-            naxis=naxis,
             nimage=1 if labels is None else len(labels),
-            nword=SCRATCH_WORDS[self.ndim],
-            microstructure=cell.number,
             max_iterations=self.max_iterations,
             tolerance=self.tolerance,
             labels=there(labels),
             image=there(image),
             phases=there(phases),
-            fraction=there(fraction),
             before=there(before),
             after=found.state,
             corrector=found.corrector,
@@ -119,13 +134,14 @@ class CellProblem:
         return Solution(*(None if array is None else kernel.on_host(array) for array in found))
 
     def _shapes(self, naxis: int, nphase: int, ncells: int) -> dict[str, tuple[int, ...]]:
-        ncomponent = NCOMPONENT[self.ndim]
+        ncomponent, points = NCOMPONENT[self.ndim], [self.microstructure.resolution] * self.ndim
         return {
             "outputs": (ncomponent, ncells),
             "residual": (ncells,),
             "state": (self.nstate, ncells),
-            "corrector": (self.ndim, *[self.microstructure.resolution] * self.ndim, ncells),
+            "corrector": (self.ndim, *points, ncells),
             "tangent": (naxis, nphase, ncomponent, ncells),
+            "gradient": (self.ndim, self.ndim, 2**self.ndim, *points, ncells),
         }
 
 

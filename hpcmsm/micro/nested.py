@@ -69,8 +69,8 @@ class NestedCell(MicroModel):
     Args:
         cell: model of the cell, to which these phases are inputs (`given_field`).
         below: models of the phases, by material.
-        conductivities: of the materials that are no composites, functions of temperature, one or one for
-            each axis; for bounds.
+        conductivities: of the materials that are no composites, functions of temperature, one or several
+            for different directions; for bounds.
     """
 
     def __init__(self, cell: MicroModel, below: dict[str, Below], conductivities: dict[str, list[Callable]]):

@@ -15,7 +15,14 @@ from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.cell_problem import CellProblem, Solution, extruded, smallest_eigenvalue
 from hpcmsm.micro.inside import inside_unit_cell
 from hpcmsm.micro.microstructure import make_microstructure
-from hpcmsm.micro.unit_cell_arguments import by_axis, checked_dimension, checked_limits, checked_names
+from hpcmsm.micro.tensors import IN_PLANE, harmonic_mean
+from hpcmsm.micro.unit_cell_arguments import (
+    by_axis,
+    check_tensors,
+    checked_dimension,
+    checked_limits,
+    checked_names,
+)
 
 # 50 K from the nearest known sample are too far for a surrogate at the default gate.novelty of 0.05.
 TEMPERATURE = Field("temperature", unit="K", about="macro temperature", lower=0.0, upper=5000.0, scale=1000.0)
@@ -68,8 +75,10 @@ class UnitCell(MicroModel):
             "spheres": simple cubic array, in 3D; or an array of phase numbers [y, x], shape (m, m), or
             [z, y, x], shape (m, m, m).
         conductivities: one function per phase, temperature (n,) in K -> W/(m K), shape (n,) or a number;
-            of a phase that conducts differently along the axes a sequence of ndim functions; or a Field of
-            ndim components, which is then an input of the cell: what the phase conducts along each axis.
+            of a phase that conducts differently along the axes a sequence of ndim functions; of one whose
+            axes are turned all components (xx, yy, xy or xx, yy, zz, yz, xz, xy) of its tensor, None where
+            zero; or a Field of ndim components, which is then an input of the cell: what the phase conducts
+            along each axis.
         resolution: points a side, even, best a power of two; None: 32, or one per pixel of an image.
         tolerance: relative error of K that the iteration may leave.
         max_iterations: cap; a cell that reaches it gets status 1.
@@ -91,6 +100,10 @@ class UnitCell(MicroModel):
 
     Status of an answer: 0 good, 1 not converged, 2 bad input (a conductivity that is not positive and
     finite, a fraction out of range; the outputs are then NaN).
+
+    Where a phase has cross terms, another kernel solves the same equations with fluxes across the corners of
+    pixels (kernels/unit_cell_corner.h): some times slower, exact for layers across an axis. Its iterations
+    grow with the anisotropy of turned phases, about as the square root (40 at 100 to 1).
     """
 
     history = "none"
@@ -120,10 +133,15 @@ class UnitCell(MicroModel):
         self.inputs = (TEMPERATURE, *self._fraction_field(), *given)
         self.conductivities = by_axis(conductivities, self.ndim, rows_of(self.inputs))
         self.outputs = (CONDUCTIVITY[self.ndim],)
-        self._problem = CellProblem(self.microstructure, self.tolerance, self.max_iterations, backend)
+        self.full = len(self.conductivities) > self.ndim  # tensors have cross terms
+        if self.full:
+            check_tensors(self.microstructure, self.conductivities, self.ndim)
+        self._problem = CellProblem(
+            self.microstructure, self.tolerance, self.max_iterations, backend, self.full
+        )
         self.warm_start = warm_start
         if warm_start:
-            about = "solutions at half of the points, to start from"
+            about = "solutions to start from"
             self.state = (Field("corrector", self._problem.nstate, "1", about),)
             self.history = "liftable"
 
@@ -153,14 +171,19 @@ class UnitCell(MicroModel):
             also: which of "state", "corrector", "tangent" to give besides, see `Solution`.
         """
         phases = self._phase_conductivities(inputs)
-        plane = np.ascontiguousarray(phases[: self.microstructure.ndim])
-        found = self._solve_problem(inputs, plane, before=before, also=also)
-        if self.microstructure.mirrored:
+        found = self._solve_problem(inputs, self.seen(phases), before=before, also=also)
+        if self.microstructure.mirrored and not self.full:
             self._clear_cross_terms(found)
         if self.ndim == self.microstructure.ndim:
             return found
-        along_z = np.where(found.status == BAD_INPUT, np.nan, self._mean(inputs, phases)[-1])
+        along_z = np.where(found.status == BAD_INPUT, np.nan, self._mean(inputs, phases[:3])[-1])
         return found._replace(outputs=extruded(found.outputs, along_z))
+
+    def seen(self, phases: np.ndarray) -> np.ndarray:
+        """Of phases (naxis, nphase, n), what counts in the dimensions of the microstructure."""
+        section = self.microstructure.ndim < self.ndim
+        rows = (IN_PLANE if self.full else slice(2)) if section else slice(len(phases))
+        return np.ascontiguousarray(phases[rows])
 
     def _clear_cross_terms(self, found: Solution) -> None:
         """K of a cell that is its own mirror image has none; what the solver leaves would cost the macro
@@ -195,8 +218,10 @@ class UnitCell(MicroModel):
         """That of a cell that does not change along z, where K_zz is the mean over the phases."""
         naxis, (nphase, ncells) = len(self.conductivities), plane.shape[1::2]
         tangent = np.zeros((naxis, nphase, 6, ncells))
-        tangent[: len(plane), :, [0, 1, 5]] = plane
-        tangent[-1, :, 2] = self.phase_fractions(inputs)
+        rows = IN_PLANE if self.full else range(len(plane))
+        for row, part in zip(rows, plane, strict=True):
+            tangent[row][:, IN_PLANE] = part
+        tangent[min(naxis, 3) - 1, :, 2] = self.phase_fractions(inputs)
         return tangent
 
     def _slopes(self, inputs: np.ndarray) -> np.ndarray:
@@ -215,17 +240,21 @@ class UnitCell(MicroModel):
     def admissible(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Whether K lies between Wiener's bounds: no eigenvalue of the differences is negative.
 
-        The bounds are the harmonic and arithmetic means of the phases, along each axis.
+        The bounds are the harmonic and arithmetic means of the phases' tensors.
 
         Source: O. Wiener 1912, Abh. Math.-Phys. Kl. Saechs. Ges. Wiss. 32, 507.
         """
         with np.errstate(all="ignore"):
             phases = self._phase_conductivities(inputs)
-            lowest = (1 - WIENER_SLACK) / self._mean(inputs, 1.0 / phases)
-            highest = (1 + WIENER_SLACK) * self._mean(inputs, phases)
+            if self.full:
+                lowest = harmonic_mean(self.phase_fractions(inputs), phases)
+            else:
+                lowest = 1.0 / self._mean(inputs, 1.0 / phases)
+            highest = self._mean(inputs, phases)
+            nrow = len(phases) if self.full else self.ndim
             above, below = outputs.copy(), -outputs
-            above[: self.ndim] -= lowest
-            below[: self.ndim] += highest
+            above[:nrow] -= (1 - WIENER_SLACK) * lowest
+            below[:nrow] += (1 + WIENER_SLACK) * highest
             # Comparisons with NaN are false, so that it is never admissible.
             return (smallest_eigenvalue(above) >= 0) & (smallest_eigenvalue(below) >= 0)
 
@@ -317,6 +346,9 @@ class UnitCell(MicroModel):
         with np.errstate(all="ignore"):
             for axis, functions in enumerate(self.conductivities):
                 for phase, conductivity in enumerate(functions):
-                    row = conductivity if isinstance(conductivity, int) else None
-                    values[axis, phase] = conductivity(inputs[0]) if row is None else inputs[row]
+                    if conductivity is None:
+                        values[axis, phase] = 0.0
+                    else:
+                        row = conductivity if isinstance(conductivity, int) else None
+                        values[axis, phase] = conductivity(inputs[0]) if row is None else inputs[row]
         return values

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
+from hpcmsm.micro.microstructure import Microstructure
+from hpcmsm.micro.tensors import COMPONENTS
 
 # Below this the rounding of the sums is larger than what more iterations gain.
 SMALLEST_TOLERANCE = 1e-14
@@ -13,8 +15,9 @@ SMALLEST_TOLERANCE = 1e-14
 
 def by_axis(
     conductivities: Sequence, ndim: int, rows: dict[str, slice]
-) -> tuple[tuple[Callable | int, ...], ...]:
-    """The functions of all phases for each axis; for one that stands for all if no phase has several.
+) -> tuple[tuple[Callable | int | None, ...], ...]:
+    """The functions of all phases for each axis; for one that stands for all if no phase has several; for
+    each component of a tensor, where a phase has cross terms. None: zero.
 
     For a phase that is an input: the row of the inputs that holds what it conducts along the axis.
     """
@@ -22,18 +25,45 @@ def by_axis(
         list(range(rows[given.name].start, rows[given.name].stop)) if isinstance(given, Field) else given
         for given in conductivities
     ]
-    several = [not callable(given) for given in conductivities]
-    for given, listed in zip(conductivities, several, strict=True):
-        if listed and len(given) != ndim:
-            raise ConfigError(
-                f"conductivities of a phase must be one function or {ndim}, one per axis, got {len(given)}; "
-                "give as many as the cell has dimensions"
-            )
-    naxis = ndim if any(several) else 1
-    return tuple(
-        tuple(given[axis] if listed else given for given, listed in zip(conductivities, several, strict=True))
-        for axis in range(naxis)
-    )
+    ncomponent = len(COMPONENTS[ndim])
+    lengths = {len(given) for given in conductivities if not callable(given)}
+    for length in lengths - {ndim, ncomponent}:
+        raise ConfigError(
+            f"conductivities of a phase must be one function, {ndim}, one per axis, or {ncomponent}, one per "
+            f"component, got {length}; give as many as the cell has dimensions"
+        )
+    phases = [_components(given, ndim) for given in conductivities]
+    crossing = any(any(part is not None for part in phase[ndim:]) for phase in phases)
+    nrow = ncomponent if crossing else ndim if lengths else 1
+    return tuple(tuple(phase[row] for phase in phases) for row in range(nrow))
+
+
+def _components(given, ndim: int) -> list:
+    """All components of what a phase conducts."""
+    along = [given] * ndim if callable(given) else list(given)
+    if any(part is None for part in along[:ndim]):
+        missing = COMPONENTS[ndim][along.index(None)]
+        raise ConfigError(f"conductivities of a phase must have the component {missing}, got none; add it")
+    return along + [None] * (len(COMPONENTS[ndim]) - len(along))
+
+
+def check_tensors(microstructure: Microstructure, conductivities: tuple, ndim: int) -> None:
+    """Refuse what the cell problem of full tensors does not know.
+
+    Raises:
+        ConfigError: a named microstructure with a fraction, or tensors that a section cannot show.
+    """
+    if microstructure.labels is None:
+        raise ConfigError(
+            f"conductivities of '{microstructure.name}' must have no cross terms, got a full tensor; draw "
+            "the microstructure, such as 'random_discs', or give it as an image"
+        )
+    section = microstructure.ndim < ndim
+    if section and any(part is not None for row in (3, 4) for part in conductivities[row]):
+        raise ConfigError(
+            "conductivities in a section must have no components yz and xz for a tensor in 3D, got some; "
+            "give the microstructure in 3D"
+        )
 
 
 def checked_dimension(ndim: int | None, least: int) -> int:

@@ -9,16 +9,19 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field as Key
 
-from hpcmsm.config import CellField, Count, Material, MicroSection, Real, Section, validate
+from hpcmsm.config import Angles, CellField, Count, Material, MicroSection, Real, Section, validate
 from hpcmsm.errors import ConfigError
+from hpcmsm.fields import Field
 from hpcmsm.micro.generators import KINDS, Recipe
 from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED, NAMED_IN_3D, check_grid
 from hpcmsm.micro.nested import given_field
 from hpcmsm.micro.nested_case import material_conductivities
+from hpcmsm.micro.tensors import IN_PLANE, check_definite, drawn_angles, rotation, turned
 from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.micro.varied import VariedUnitCell
 
 IMAGE, OWN = "image:", "own"
+MOST_ORIENTATIONS = 1000
 
 
 class Options(Section):
@@ -32,6 +35,8 @@ class Options(Section):
     realisations: how many microstructures there are: 1, shared by all cells; a library of some, of which
     the field `realisation` names the cell's (without it, one is drawn for every cell); or "own", one for
     every cell, drawn from the seed and its id. Images of a library stand one after the other in a stack.
+    orientations: makes a polycrystal of the one material named in phases: how many phases there are, each
+    of them this material turned by lot; or a list of the angles of each, as materials.NAME.angle.
     ndim: 3 for a tensor in 3D; of the drawn ones, grains and level sets are then drawn in 3D, and fibres
     and named sections go on along z. seed, count (of inclusions or grains) and correlation_length (a part
     of the cell's side) are of those that are drawn. warm_start: begin with the cell's last solution,
@@ -44,6 +49,7 @@ class Options(Section):
     ndim: Literal[2, 3] | None = None
     resolution: Annotated[int, Key(ge=4, le=1024, strict=True)] | None = None
     realisations: Annotated[int, Key(ge=1, strict=True)] | Literal["own"] = 1
+    orientations: Annotated[int, Key(ge=1, le=MOST_ORIENTATIONS, strict=True)] | list[Angles] | None = None
     seed: Annotated[int, Key(ge=0, lt=2**63, strict=True)] = 1
     count: Count | None = None
     correlation_length: Real | None = None
@@ -66,6 +72,8 @@ def from_case(
         ConfigError: an option is wrong, a material or an image is missing.
     """
     options = validate(Options, section.options, "case file", "micro.")
+    if options.orientations is not None:
+        options = options.model_copy(update={"phases": options.phases * _number_of_orientations(options)})
     labels = None
     if options.realisations == 1:
         shape = _one(options, read_image)
@@ -75,7 +83,7 @@ def from_case(
     check_grid(options.grid, options.microstructure, "micro.grid")
     ndim = options.ndim or (shape.ndim if isinstance(shape, np.ndarray) else 3 if shape in NAMED_IN_3D else 2)
     known = {
-        "conductivities": [_conductivity(materials, name, ndim) for name in options.phases],
+        "conductivities": _conductivities(materials, options, ndim),
         "resolution": options.resolution,
         "tolerance": options.tolerance,
         "max_iterations": options.max_iterations,
@@ -164,8 +172,42 @@ def _check_phases(labels: np.ndarray, name: str, phases: list[str]) -> None:
         )
 
 
+def _number_of_orientations(options: Options) -> int:
+    if len(options.phases) != 1:
+        raise ConfigError(
+            f"micro.phases must name one material where there are micro.orientations, got "
+            f"{len(options.phases)}; turn the others by materials.NAME.angle"
+        )
+    given = options.orientations
+    number = given if isinstance(given, int) else len(given)
+    if number < 1:
+        raise ConfigError("micro.orientations must be at least one, got none; leave it out or add some")
+    return number
+
+
+def _conductivities(materials: dict[str, Material], options: Options, ndim: int) -> list:
+    """What each phase conducts, see `_conductivity`."""
+    if options.orientations is None:
+        return [_conductivity(materials, name, ndim) for name in options.phases]
+    name, given = options.phases[0], options.orientations
+    crystal = _conductivity(materials, name, ndim)
+    if isinstance(crystal, Field) or callable(crystal):
+        raise ConfigError(
+            f"materials.{name}.conductivity must be different along its axes to be turned, got one for all; "
+            "list one for each, or leave out micro.orientations"
+        )
+    crystal = material_conductivities(materials, name)
+    crystal = [*crystal, *[None] * (6 - len(crystal))]
+    if isinstance(given, int):
+        given = [drawn_angles(options.seed, number, given, ndim) for number in range(given)]
+    who = f"materials.{name}.conductivity"
+    grains = [turned(crystal, rotation(angles), who) for angles in given]
+    return [grain if ndim == 3 else [grain[row] for row in IN_PLANE] for grain in grains]
+
+
 def _conductivity(materials: dict[str, Material], name: str, ndim: int):
-    """Functions temperature (n,) K -> conductivity (n,) W/(m K) of a material: one, or one for each axis.
+    """Functions temperature (n,) K -> conductivity (n,) W/(m K) of a material: one, one for each axis, or one
+    for each component of a tensor.
 
     A Field for a composite. Where a material has more axes than the cell, the cell is a section.
     """
@@ -176,6 +218,11 @@ def _conductivity(materials: dict[str, Material], name: str, ndim: int):
     if materials[name].micro is not None:
         return given_field(name, ndim)
     functions = material_conductivities(materials, name)
+    if len(functions) == 6:
+        if ndim == 3 and functions[2] is None:
+            raise ConfigError(f"materials.{name}.conductivity must have a component zz in 3D; add it")
+        check_definite(functions, ndim, f"materials.{name}.conductivity")
+        return functions if ndim == 3 else [functions[row] for row in IN_PLANE]
     if 1 < len(functions) < ndim:
         raise ConfigError(
             f"materials.{name}.conductivity must have one formula, or one for each of {ndim} axes, got "

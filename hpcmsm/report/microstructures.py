@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -13,6 +14,7 @@ from hpcmsm.report.style import BLACK, DPI, SEQUENCE, Picture, render, styled
 
 # A matrix is light, so that inclusions stand out.
 PHASES = ("#DDE3EA", *SEQUENCE)
+MANY = colormaps["twilight"]
 PER_ROW = 4
 PANEL = 2.6  # inches
 
@@ -34,8 +36,11 @@ def microstructures(shown: list[tuple[str, np.ndarray, tuple[str, ...]]]) -> Pic
     for panel, (title, labels, names) in zip(panels, shown, strict=False):
         _phases(panel, section(labels))
         panel.set_title(title if labels.ndim == 2 else f"{title}, z = 1/2")
+        if len(set(names)) < len(names):  # grains of one material
+            panel.set_xlabel(f"{len(names)} orientations of {names[0]}")
+            continue
         handles = [
-            Patch(facecolor=_colour(phase), label=f"{_name(names, phase)} {100 * part:.1f} %")
+            Patch(facecolor=_colour(phase, len(names)), label=f"{_name(names, phase)} {100 * part:.1f} %")
             for phase, part in enumerate(np.bincount(labels.ravel()) / labels.size)
             if part > 0
         ]
@@ -57,12 +62,14 @@ def _name(names: tuple[str, ...], phase: int) -> str:
     return names[phase] if phase < len(names) else f"phase {phase}"
 
 
-def _colour(phase: int) -> str:
-    return PHASES[phase % len(PHASES)]
+def _colour(phase: int, nphase: int) -> str:
+    """Of one phase; many have a circle of colours, as orientations do."""
+    return PHASES[phase % len(PHASES)] if nphase <= len(PHASES) else to_hex(MANY(phase / nphase))
 
 
 def _phases(panel, labels: np.ndarray) -> None:
-    colours = ListedColormap([_colour(phase) for phase in range(int(labels.max()) + 1)])
+    nphase = int(labels.max()) + 1
+    colours = ListedColormap([_colour(phase, nphase) for phase in range(nphase)])
     panel.imshow(labels, origin="lower", extent=(0, 1, 0, 1), cmap=colours, vmin=0, interpolation="nearest")
     panel.set(xticks=[], yticks=[])
     panel.grid(False)

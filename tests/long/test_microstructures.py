@@ -65,3 +65,18 @@ def test_a_surrogate_over_surrogates(tmp_path):
         assert below["closure"]["calls"] == above["fallback"] + above["audited"]
         assert below["closure"]["accepted"] > 0.1 * below["closure"]["calls"]
     assert summary["coverage"]["obtained"] >= 0.97
+
+
+def test_polycrystal(tmp_path):
+    coarse = "micro.resolution=32"
+    summary, fields = run("polycrystal.toml", tmp_path / "on", coarse)
+    closure = summary["closure"]
+    assert closure["accepted"] >= 0.9 * closure["calls"], closure
+    xx, yy, xy = fields["conductivity"][0]
+    crystal = 10.0**0.5 * 300.0 / fields["temperature"][0].ravel()[0]
+    # Exact but for the grid, in every cell; the off-diagonal parts are no rounding.
+    np.testing.assert_allclose(np.sqrt(xx * yy - xy**2), crystal, rtol=0.1)
+    assert 0.1 < xy.std() / crystal < 0.3
+    _, exact = run("polycrystal.toml", tmp_path / "off", coarse, "surrogate.enabled=false")
+    difference = np.abs(fields["temperature"] - exact["temperature"]).max()
+    assert 0.0 < difference < 1e-3 * np.ptp(exact["temperature"]), difference

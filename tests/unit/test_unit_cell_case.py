@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from hpcmsm.batch import Batch
-from hpcmsm.config import Material, MicroSection
+from hpcmsm.config import Material, MicroSection, Section
 from hpcmsm.errors import ConfigError
 from hpcmsm.micro.generators import Recipe
 from hpcmsm.micro.unit_cell_case import from_case
+from hpcmsm.validation import validate
+
+
+class Materials(Section):
+    materials: dict[str, Material]
+
 
 MATERIALS = {
     "resin": Material(conductivity="1 + 1e-3 * temperature"),
@@ -84,3 +90,92 @@ def test_phases_must_be_those_of_the_image():
         make(lambda name: labels, microstructure="image:a.npy")
     model = make(lambda name: labels, microstructure="image:a.npy", phases=["resin", "fibre", "void"])
     assert np.array_equal(model.microstructure.labels, labels)
+
+
+# ------------------------------------------------------------------------- tensors with cross terms
+
+CRYSTAL = {"crystal": Material(conductivity=[8.0, 1.0, 2.0])}
+TURNED = np.array([[4.5, 3.5, 0.0], [3.5, 4.5, 0.0], [0.0, 0.0, 2.0]])  # the crystal, by 45 degrees about z
+
+
+def answer(materials, **options):
+    """K of one cell, and its model."""
+    defaults = {"model": "unit_cell", "microstructure": "voronoi", "phases": list(materials), "resolution": 8}
+    model = from_case(MicroSection(**defaults | options), materials, {}, lambda name: np.zeros((8, 8), int))
+    found = model.evaluate(batch_of(np.full((1, 1), 300.0)))
+    assert found.status.tolist() == [0]
+    return found.outputs[:, 0], model
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"conductivity": [8.0, 1.0, "2 + 0 * temperature"], "angle": 45.0},
+        {"conductivity": {"xx": 4.5, "yy": 4.5, "zz": 2.0, "xy": "3.5 + 0 * temperature"}},
+        {"conductivity": {"xx": 4.5, "yy": 4.5, "zz": 2.0, "xy": -3.5}, "angle": 90.0},
+        {"conductivity": [8.0, 1.0, 2.0], "angle": [30.0, 0.0, 15.0]},
+        {"conductivity": [2.0, 8.0, 1.0], "angle": [45.0, 90.0, 90.0]},
+    ],
+)
+def test_axes_of_a_material_may_be_turned(tables):
+    materials = {"crystal": Material(**tables)}
+    k, model = answer(materials, ndim=3, resolution=4)
+    np.testing.assert_allclose(k, [4.5, 4.5, 2.0, 0.0, 0.0, 3.5], atol=1e-12)
+    k, model = answer(materials)
+    np.testing.assert_allclose(k, [4.5, 4.5, 3.5], atol=1e-12)
+    assert model.full
+
+
+def test_a_right_angle_only_swaps_the_axes():
+    k, model = answer({"crystal": Material(conductivity=[8.0, 1.0], angle=90.0)})
+    np.testing.assert_allclose(k, [1.0, 8.0, 0.0], atol=1e-12)
+    assert not model.full
+
+
+def test_orientations_make_a_polycrystal_of_one_material():
+    k, model = answer(CRYSTAL, orientations=5, count=9)
+    assert (model.phases, model.nphase) == (("crystal",) * 5, 5)
+    lengths = np.linalg.eigvalsh([[k[0], k[2]], [k[2], k[1]]])
+    assert 1.0 < lengths[0] < lengths[1] < 8.0
+    other, _ = answer(CRYSTAL, orientations=5, count=9, seed=2)
+    assert not np.allclose(k, other)
+    listed, _ = answer(CRYSTAL, orientations=[45.0, [20.0, 0.0, 25.0]], count=3)
+    np.testing.assert_allclose(listed, [4.5, 4.5, 3.5], atol=1e-12)
+    solid, model = answer(CRYSTAL, orientations=6, count=6, ndim=3)
+    assert model.ndim == 3 and np.abs(solid[3:]).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("materials", "options", "text"),
+    [
+        ({"a": dict(conductivity={"xx": 1.0, "yy": 2.0, "xy": 1.5})}, {}, "positive definite, got the eigen"),
+        (
+            {"a": dict(conductivity={"xx": 1.0, "yy": 2.0, "xy": 0.5})},
+            {"ndim": 3},
+            "have a component zz in 3D",
+        ),
+        ({"a": dict(conductivity=[1.0, 2.0], angle=[0.0, 30.0, 0.0])}, {}, "turned out of the plane"),
+        ({"a": dict(conductivity=1.0)}, {"orientations": 3}, "must be different along its axes to be turned"),
+        (CRYSTAL | MATERIALS, {"orientations": 3}, "must name one material"),
+        (CRYSTAL, {"orientations": []}, "must be at least one"),
+    ],
+)
+def test_wrong_tensors_are_named(materials, options, text):
+    materials = {k: v if isinstance(v, Material) else Material(**v) for k, v in materials.items()}
+    with pytest.raises(ConfigError, match=text):
+        answer(materials, **options)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ({"conductivity": {"xx": 1.0, "yx": 2.0}}, "materials.a.conductivity.yx"),
+        ({"conductivity": {"xx": 1.0, "xy": 0.5}}, "must have the components xx and yy"),
+        ({"conductivity": 1.0, "angle": 30.0}, "must list what it conducts along its axes"),
+        ({"conductivity": [1.0, 2.0], "angle": [30.0, 0.0]}, "materials.a.angle"),
+    ],
+)
+def test_wrong_tables_of_a_material_are_named(table, text):
+    with pytest.raises(ConfigError, match=text) as caught:
+        validate(Materials, {"materials": {"a": table}}, "wall.toml")
+    assert "\n" not in str(caught.value)
