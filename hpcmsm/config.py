@@ -232,7 +232,7 @@ class SurrogateSection(Section):
     load: a model file (relative to the case) that an ensemble begins with; it brings its own sizes.
     swap_after: steps from the beginning of a training to the swap of versions. With 0 every rank waits
         for it; else, after the first training, the next steps go on meanwhile, and where the swap
-        falls depends on no clock.
+        falls depends on no clock. Left out: an eighth of the steps since the training before.
     """
 
     enabled: bool = True
@@ -243,7 +243,7 @@ class SurrogateSection(Section):
     capacity: Annotated[int, Key(ge=64, strict=True)] = 2048
     first_samples: Annotated[int, Key(ge=10, strict=True)] = 16
     growth: Annotated[float, Key(gt=0)] = 0.3
-    swap_after: Annotated[int, Key(ge=0, le=10_000, strict=True)] = 0
+    swap_after: Annotated[int, Key(ge=0, le=10_000, strict=True)] | None = None
 
     @model_validator(mode="after")
     def model_is_of_networks(self):

@@ -163,18 +163,52 @@ def times(y: np.ndarray, factor: np.ndarray | None = None) -> np.ndarray:
     return y if factor is None else y * factor[:, None]
 
 
-def many_samples(network: Network, flat, data):
-    """Lower half of J'J, J'r and no way back: the equations in the space of the weights."""
-    normal, gradient = None, 0.0
-    for first in range(0, len(data[0]), SAMPLES_AT_ONCE):
-        x, y, *factor = (array[first : first + SAMPLES_AT_ONCE] for array in data)
-        linear = Linearised(network, flat, x, *factor)
-        normal = linear.normal() if normal is None else normal + linear.normal()
-        gradient = gradient + linear.transposed(linear.outputs - times(y, *factor).T)
-    return normal, gradient, None
+class ManySamples:
+    """The equations of a step in the space of the weights, J'J.
+
+    Args:
+        data: (x, y) or (x, y, factor) with x (n, ninput), y (n, noutput) and factor (n,).
+
+    Attributes:
+        matrix: J'J, its lower half.
+        residuals: (noutput, n).
+    """
+
+    def __init__(self, network: Network, flat: np.ndarray, data):
+        self.network, self.flat, self.data = network, flat, data
+        self.matrix, residuals = None, []
+        for linear, _, y, *factor in self._parts():
+            normal = linear.normal()
+            self.matrix = normal if self.matrix is None else self.matrix + normal
+            residuals.append(linear.outputs - times(y, *factor).T)
+        self.residuals = np.concatenate(residuals, axis=1)
+
+    def _parts(self):
+        for first in range(0, len(self.data[0]), SAMPLES_AT_ONCE):
+            x, y, *factor = (array[first : first + SAMPLES_AT_ONCE] for array in self.data)
+            yield Linearised(self.network, self.flat, x, *factor), slice(first, first + len(x)), y, *factor
+
+    def right(self, residuals: np.ndarray) -> np.ndarray:
+        """Right-hand side for residuals (noutput, n): J' r."""
+        return sum(linear.transposed(residuals[:, part]) for linear, part, *_ in self._parts())
+
+    def step(self, solution: np.ndarray) -> np.ndarray:
+        """What a solution of the equations is in the order of `augmented`."""
+        return solution
 
 
-def many_weights(network: Network, flat, data):
-    """Lower half of JJ', r and the way back, J': the same step from the smaller equations of residuals."""
-    linear = Linearised(network, flat, data[0], *data[2:])
-    return linear.gram(), (linear.outputs - times(*data[1:]).T).ravel(), linear
+class ManyWeights:
+    """The same step from the smaller equations in the space of the residuals, JJ'."""
+
+    def __init__(self, network: Network, flat: np.ndarray, data):
+        self.linear = Linearised(network, flat, data[0], *data[2:])
+        self.matrix = self.linear.gram()
+        self.residuals = self.linear.outputs - times(*data[1:]).T
+
+    def right(self, residuals: np.ndarray) -> np.ndarray:
+        """Right-hand side for residuals (noutput, n): they themselves."""
+        return residuals.ravel()
+
+    def step(self, solution: np.ndarray) -> np.ndarray:
+        """What a solution of the equations is in the order of `augmented`."""
+        return self.linear.transposed(solution.reshape(self.residuals.shape))

@@ -16,6 +16,9 @@ from hpcmsm.timers import Timers
 
 # A step in which more than this falls back asks for training even if the buffer grew little.
 MANY_FALLBACKS, FEW_NEW_SAMPLES = 0.2, 8
+# Where the case does not say how long a training may take: one step in so many since the last one began.
+# Fewer steps than the work lasts would be waited for; in more of them too much falls back to the micro model.
+STEPS_PER_STEP_OF_TRAINING = 8
 NEVER = -1
 
 
@@ -23,9 +26,11 @@ class Trainer:
     """Trains a surrogate on a replay buffer, at the end of a step or while the next steps go on.
 
     With `surrogate.swap_after = n` a training that begins after step s ends after step s + n, whether
-    the work is done by then or is waited for. So what answers in a step depends on no clock: not on the
-    machine, nor on the number of ranks. A checkpoint between the two holds the samples that are learnt
-    from; a run that is resumed from it begins the training again and ends it in the same step.
+    the work is done by then or is waited for; left out, n is an eighth of the steps since the training
+    before, and 0 while most of the answers are still to be learnt. So what answers in a step depends on no
+    clock: not on the machine, nor on the number of ranks. A checkpoint between the two holds the samples
+    that are learnt from; a run that is resumed from it begins the training again and ends it in the same
+    step.
 
     Args:
         surrogate: answers with its last version meanwhile.
@@ -47,7 +52,7 @@ class Trainer:
     ):
         self.surrogate, self.replay, self.section, self.goal_of = surrogate, replay, section, goal_of
         self.comm, self.timers = comm, timers
-        self.trained_size = 0
+        self.trained_size, self.begun_step = 0, 0
         self.swap_step, self.lesson, self.work = NEVER, None, None
 
     @property
@@ -68,9 +73,9 @@ class Trainer:
             if self.busy and step >= self.swap_step:
                 ended = self._end()
             if not self.busy and self._is_due(figures, weak):
-                # The first training is waited for: nothing answers before it.
-                delay = self.section.swap_after if self.surrogate.version else 0
-                self._begin(step + delay, self.replay.samples)
+                delay = self._delay(step, figures, weak)
+                self.begun_step = step
+                self._begin(step + delay, self.replay.samples, waits=delay == 0)
                 if delay == 0:
                     ended = self._end()
         return ended
@@ -80,19 +85,27 @@ class Trainer:
         if self.surrogate.version == 0:
             return size >= self.section.first_samples
         grown = size - self.trained_size
-        many = figures["fallback"] > MANY_FALLBACKS * figures["calls"]
-        return grown >= self.section.growth * self.trained_size or (
-            (many or weak) and grown >= FEW_NEW_SAMPLES
-        )
+        urgent = _is_urgent(figures, weak) and grown >= FEW_NEW_SAMPLES
+        return urgent or grown >= self.section.growth * self.trained_size
 
-    def _begin(self, swap_step: int, samples: Samples) -> None:
+    def _delay(self, step: int, figures: dict[str, float], weak: bool) -> int:
+        """Steps from the beginning of a training to the swap; 0 where it is waited for."""
+        if self.surrogate.version == 0:
+            return 0  # nothing answers before it
+        if self.section.swap_after is not None:
+            return self.section.swap_after
+        # While much is new trainings follow one another fast: they are short, and an old version costs more.
+        urgent = _is_urgent(figures, weak)
+        return 0 if urgent else (step - self.begun_step) // STEPS_PER_STEP_OF_TRAINING
+
+    def _begin(self, swap_step: int, samples: Samples, waits: bool) -> None:
         self.trained_size, self.swap_step = len(samples), swap_step
         self.lesson = self.surrogate.prepare(samples, self.goal_of(samples.outputs))
         self.work = Work(self.surrogate, self.lesson)
-        if self.surrogate.version and self.section.swap_after:
-            self.work.start()
-        else:
+        if waits:
             self.work.run()
+        else:
+            self.work.start()
 
     def _end(self) -> Lesson:
         """Collective. Wait for the work on every rank, then answer with what it gave."""
@@ -112,6 +125,7 @@ class Trainer:
         arrays = {f"samples/{name}": getattr(samples, name).copy() for name in Samples.__dataclass_fields__}
         return {
             "trained_size": np.array([self.trained_size]),
+            "begun_step": np.array([self.begun_step]),
             "swap_step": np.array([self.swap_step]),
             **arrays,
         }
@@ -125,8 +139,13 @@ class Trainer:
         if state["swap_step"][0] != NEVER:
             names = Samples.__dataclass_fields__
             samples = Samples(*(np.ascontiguousarray(state[f"samples/{name}"]) for name in names))
-            self._begin(int(state["swap_step"][0]), samples)
-        self.trained_size = int(state["trained_size"][0])
+            self._begin(int(state["swap_step"][0]), samples, waits=False)
+        self.trained_size, self.begun_step = (int(state[name][0]) for name in ("trained_size", "begun_step"))
+
+
+def _is_urgent(figures: dict[str, float], weak: bool) -> bool:
+    """Whether the version that answers is of little use."""
+    return weak or figures["fallback"] > MANY_FALLBACKS * figures["calls"]
 
 
 class Work(Thread):

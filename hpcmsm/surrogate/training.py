@@ -15,16 +15,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.lapack import dposv
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from hpcmsm.errors import SurrogateError
-from hpcmsm.surrogate.equations import augmented, forward, many_samples, many_weights, times
+from hpcmsm.surrogate.equations import ManySamples, ManyWeights, augmented, forward, times
 from hpcmsm.surrogate.network import Network
 
 # Above this many weights the normal equations cost more than they gain.
 LARGEST_FOR_GAUSS_NEWTON = 2000
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-12, 1e6
 START_DAMPING = 1e-3
+PROBE = 0.1  # part of a step over which its bend is measured
+LARGEST_BEND = 0.2  # part of a step that its bend may be: beyond it says little about the whole of the step
 
 
 @dataclass(frozen=True)
@@ -118,47 +120,75 @@ def present_losses(network: Network, weights: np.ndarray, x: np.ndarray, y: np.n
     return np.sqrt([sum_of_squares(network, flat, (x, y)) / y.size for flat in weights])
 
 
+def residuals(network: Network, flat: np.ndarray, data) -> np.ndarray:
+    """Errors (noutput, n) on data (x, y) or (x, y, factor)."""
+    return times(forward(network, flat, data[0]) - data[1], *data[2:]).T
+
+
 def sum_of_squares(network: Network, flat: np.ndarray, data) -> float:
     """Of the errors on data (x, y) or (x, y, factor); NaN or infinity where the weights have run away."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return float((times(forward(network, flat, data[0]) - data[1], *data[2:]) ** 2).sum())
+        return float((residuals(network, flat, data) ** 2).sum())
 
 
 def gauss_newton(network: Network, flat, damping: float, data, best: Best) -> float:
     """Levenberg-Marquardt steps until `best` has seen enough; returns the last damping.
 
-    Step d with (J'J + N damping I) d = -J'r for N residuals; the damping falls after a step that lowered the
-    error and rises until one does. Source: Marquardt 1963, doi 10.1137/0111030.
+    Step d with (J'J + N damping I) d = -J'r for N residuals, bent by `damped_step`; the damping rises while
+    steps do not lower the error, and falls where the first one did. Source: Marquardt 1963, doi
+    10.1137/0111030.
     """
-    equations_of = many_weights if data[1].size < network.nweight else many_samples
+    equations_of = ManyWeights if data[1].size < network.nweight else ManySamples
     squares = sum_of_squares(network, flat, data)
     done = best.look(flat, squares, 0)
     while not done:
         equations = equations_of(network, flat, data)
-        lower = False
+        lower = refused = False
         while not lower and damping <= LARGEST_DAMPING:
-            trial = flat - solve(network, equations, damping * data[1].size)
+            trial = flat + damped_step(network, flat, data, equations, damping * data[1].size)
             trial_squares = sum_of_squares(network, trial, data)
             lower = trial_squares < squares
-            damping = max(damping / 4, SMALLEST_DAMPING) if lower else damping * 4
+            if not lower:
+                damping, refused = damping * 4, True
         if not lower:
             return START_DAMPING  # no direction is left that helps
+        if not refused:  # a smaller one than was just too small would only be refused again
+            damping = max(damping / 4, SMALLEST_DAMPING)
         flat, squares = trial, trial_squares
         done = best.look(flat, squares, 1)
     return damping
 
 
-def solve(network: Network, equations, damping: float):
-    """The step from `equations`; NaN, which asks for more damping, where round-off ate small eigenvalues."""
-    normal, right, back = equations
-    # Rows of a C array are columns for LAPACK: what is its lower half to us is the upper half there.
-    damped = normal.T.copy(order="F")
-    damped[np.diag_indices_from(damped)] += damping
-    _, step, trouble = dposv(damped, right, lower=0, overwrite_a=1)
-    if trouble:
+def damped_step(network: Network, flat, data, equations, damping: float):
+    """A step that follows the bend of the valley; NaN, which asks for more damping, where there is no factor.
+
+    Half the acceleration a is added to the step d: (J'J + damping I) a = -J'r'' with the second derivative of
+    the residuals along d. Without it long curved valleys are crept through. The factor is there already, so
+    it costs two evaluations. Where it is not small beside d it says nothing about the whole of the step.
+    Source: Transtrum, Sethna 2012, arXiv 1201.5885.
+    """
+    factor = factorised(equations, damping)
+    if factor is None:
         return np.nan
-    if back is not None:
-        step = back.transposed(step.reshape(back.outputs.shape))
-    result = np.empty_like(step)
-    result[augmented(network)] = step
+    step = -solve(network, equations, factor, equations.residuals)
+    with np.errstate(over="ignore", invalid="ignore"):
+        around = sum(residuals(network, flat + sign * PROBE * step, data) for sign in (-1.0, 1.0))
+        bend = solve(network, equations, factor, (around - 2.0 * equations.residuals) / PROBE**2)
+        return step - 0.5 * bend if bend @ bend < LARGEST_BEND**2 * (step @ step) else step
+
+
+def factorised(equations, damping: float) -> np.ndarray | None:
+    """Cholesky factor of the damped equations; None where it does not exist."""
+    # Rows of a C array are columns for LAPACK: what is its lower half to us is the upper half there.
+    damped = equations.matrix.T.copy(order="F")
+    damped[np.diag_indices_from(damped)] += damping
+    factor, trouble = dpotrf(damped, lower=0, overwrite_a=1, clean=0)
+    return None if trouble else factor
+
+
+def solve(network: Network, equations, factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(J'J + damping I)^-1 J' r for r (noutput, n), as a flat vector of weights."""
+    solution, _ = dpotrs(factor, equations.right(right), lower=0)
+    result = np.empty(network.nweight)
+    result[augmented(network)] = equations.step(solution)
     return result

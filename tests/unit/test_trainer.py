@@ -74,9 +74,29 @@ def history(trainer, steps, first=0):
 
 
 def test_at_once_it_is_trained_whenever_the_buffer_grew_by_its_part():
-    trainer = make(Slow())
+    trainer = make(Slow(), swap_after=0)
     assert history(trainer, 8) == [0, 10, 15, 15, 25, 25, 25, 40]
     assert set(trainer.surrogate.threads) == {"MainThread"}
+
+
+def test_left_out_a_training_may_take_an_eighth_of_the_steps_since_the_one_before():
+    trainer = make(Slow(), growth=1.0)
+    told = [trainer.swap_step for step in range(60) if history(trainer, step + 1, first=step)]
+    # Begun with 10, 20, 40, 80 and 160 samples after the steps 1, 3, 7, 15 and 31.
+    assert trainer.surrogate.threads == ["MainThread"] * 3 + ["training"] * 2
+    assert [step for step in range(60) if told[step] >= 0] == [15, 31, 32]
+    assert told[15] == 15 + (15 - 7) // 8 and told[31] == 31 + (31 - 15) // 8
+    assert trainer.surrogate.known == 160
+
+
+@pytest.mark.parametrize("figures, weak", [({"calls": 100, "fallback": 30}, False), (CALM, True)])
+def test_left_out_a_version_of_little_use_is_not_kept_for_long(figures, weak):
+    trainer = make(Slow(), first_samples=40)
+    trainer.replay.add(samples(40))
+    trainer.finish_step(1, CALM, False)
+    trainer.replay.add(samples(20, 40))
+    trainer.finish_step(100, figures, weak)
+    assert trainer.surrogate.known == 60 and not trainer.busy
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
@@ -98,20 +118,21 @@ def test_the_steps_go_on_while_it_is_trained():
     assert time.perf_counter() - start >= 0.3 and trainer.surrogate.known == 20 - 5
 
 
-def test_a_restart_in_the_middle_ends_in_the_same_step():
-    whole, cut = make(Slow(), swap_after=3), make(Slow(), swap_after=3)
-    expected = history(whole, 12)
-    begun = history(cut, 5)
+@pytest.mark.parametrize("options, steps", [({"swap_after": 3}, 5), ({"growth": 1.0}, 32)])
+def test_a_restart_in_the_middle_ends_in_the_same_step(options, steps):
+    whole, cut = make(Slow(), **options), make(Slow(), **options)
+    expected = history(whole, 70)
+    begun = history(cut, steps)
     assert cut.busy
     stored = {**cut.state()}, cut.surrogate.state(), cut.replay.state()
-    again = make(Slow(), swap_after=3)
+    again = make(Slow(), **options)
     again.surrogate.load_state(stored[1])
     again.replay.load_state(stored[2])
     again.load_state(stored[0])
     assert again.busy
     for name, array in stored[0].items():
         assert np.array_equal(array, again.state()[name]), name
-    assert begun + history(again, 12, first=5) == expected
+    assert begun + history(again, 70, first=steps) == expected
 
 
 @pytest.mark.parametrize("swap_after", [0, 2])
@@ -139,7 +160,7 @@ def test_a_fault_of_the_work_ends_the_run(capfd):
 
 def test_many_fallbacks_or_a_weak_calibration_ask_for_training_early():
     for figures, weak in (({"calls": 100, "fallback": 30}, False), (CALM, True)):
-        trainer = make(Slow(), first_samples=40)
+        trainer = make(Slow(), first_samples=40, swap_after=0)
         trainer.replay.add(samples(40))
         trainer.finish_step(1, CALM, False)
         for size, version in ((44, 1), (49, 2)):

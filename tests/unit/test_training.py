@@ -13,10 +13,10 @@ from hpcmsm.surrogate import training
 from hpcmsm.surrogate.equations import (
     SAMPLES_AT_ONCE,
     Linearised,
+    ManySamples,
+    ManyWeights,
     augmented,
     forward,
-    many_samples,
-    many_weights,
 )
 from hpcmsm.surrogate.lbfgs import forward as torch_forward
 from hpcmsm.surrogate.network import Network
@@ -54,25 +54,30 @@ def test_outputs_and_products_of_the_jacobian_are_those_of_torch():
     np.testing.assert_allclose(linear.transposed(y.T), y.T.ravel() @ whole, **close)
 
 
-@pytest.mark.parametrize("equations", [many_weights, many_samples])
+def damped(equations, damping):
+    """(J'J + damping I)^-1 J' r for the residuals r of the equations."""
+    return training.solve(NETWORK, equations, training.factorised(equations, damping), equations.residuals)
+
+
+@pytest.mark.parametrize("equations", [ManyWeights, ManySamples])
 def test_a_sample_with_a_factor_counts_as_often_as_its_square(equations):
     flat, (x, y) = problem(20)
     factor = np.array([2.0, *np.ones(18), 0.0])
-    weighted = training.solve(NETWORK, equations(NETWORK, flat, (x, y, factor)), 1e-2)
+    weighted = damped(equations(NETWORK, flat, (x, y, factor)), 1e-2)
     often = np.array([0, 0, 0, 0, *range(1, 19)])
-    expected = training.solve(NETWORK, equations(NETWORK, flat, (x[often], y[often])), 1e-2)
+    expected = damped(equations(NETWORK, flat, (x[often], y[often])), 1e-2)
     np.testing.assert_allclose(weighted, expected, rtol=1e-8, atol=1e-11)
     squares = training.sum_of_squares(NETWORK, flat, (x, y, factor))
     assert squares == pytest.approx(training.sum_of_squares(NETWORK, flat, (x[often], y[often])))
 
 
 @pytest.mark.parametrize("nsample", [5, 40, SAMPLES_AT_ONCE + 3])
-@pytest.mark.parametrize("equations", [many_weights, many_samples])
+@pytest.mark.parametrize("equations", [ManyWeights, ManySamples])
 def test_step_is_that_of_damped_least_squares(nsample, equations):
     """min |J d - r|^2 / N + damping |d|^2, by the singular values of numpy."""
     flat, (x, y) = problem(nsample)
     damping = 1e-2
-    step = training.solve(NETWORK, equations(NETWORK, flat, (x, y)), damping * y.size)
+    step = damped(equations(NETWORK, flat, (x, y)), damping * y.size)
     outputs, jacobian = torch_jacobian(flat, x)
     n = y.size
     jacobian = jacobian.reshape(n, -1)
@@ -80,6 +85,30 @@ def test_step_is_that_of_damped_least_squares(nsample, equations):
     right = np.concatenate([(outputs - y).ravel() / np.sqrt(n), np.zeros(NETWORK.nweight)])
     expected = np.linalg.lstsq(matrix, right, rcond=None)[0]
     np.testing.assert_allclose(step, expected, rtol=1e-8, atol=1e-11)
+
+
+def test_a_step_is_bent_by_the_second_derivative_along_it():
+    """Half the acceleration of Transtrum and Sethna, with torch's own derivatives."""
+    random = np.random.default_rng(1)
+    flat, (x, _) = problem(40)
+    y = forward(NETWORK, flat, x) + 1e-3 * random.normal(size=(40, 3))
+    damping = 1e-2 * y.size
+    step = training.damped_step(NETWORK, flat, (x, y), ManySamples(NETWORK, flat, (x, y)), damping)
+    outputs, jacobian = torch_jacobian(flat, x)
+    jacobian = jacobian.reshape(y.size, -1)
+    normal = jacobian.T @ jacobian + damping * np.eye(NETWORK.nweight)
+    straight = -np.linalg.solve(normal, jacobian.T @ (outputs - y).ravel())
+    inputs, way = torch.from_numpy(x), torch.from_numpy(straight)
+
+    def along(t):
+        return torch_forward(NETWORK, torch.from_numpy(flat) + t * way, inputs).ravel()
+
+    zero = torch.zeros((), dtype=torch.float64)
+    slope = lambda t: torch.autograd.functional.jvp(along, t, torch.ones_like(t), create_graph=True)[1]  # noqa: E731
+    second = torch.autograd.functional.jvp(slope, zero, torch.ones_like(zero))[1].numpy()
+    bend = -0.5 * np.linalg.solve(normal, jacobian.T @ second)
+    assert 0.0 < np.linalg.norm(bend) < 0.5 * training.LARGEST_BEND * np.linalg.norm(straight)
+    np.testing.assert_allclose(step - straight, bend, rtol=1e-2, atol=1e-3 * np.abs(bend).max())
 
 
 def test_training_a_small_network_loads_no_torch():
