@@ -53,7 +53,7 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 
 benchmark: setup-dev
-	for name in coupling macro_step unit_cell grain tt06 lennard_jones chemistry engine ensemble composite_wall checkpoint; do \
+	for name in coupling macro_step unit_cell grain tt06 lennard_jones chemistry engine vectorised ensemble composite_wall checkpoint; do \
 	    $(BIN)/python benchmarks/$$name.py --output benchmarks/results/$$name.json || exit 1; done
 	$(BIN)/python benchmarks/scaling.py --case cases/$(CASE).toml --ranks 1,2 \
 	    --set surrogate.enabled=false --set time.end=60 --output benchmarks/results

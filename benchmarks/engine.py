@@ -1,22 +1,17 @@
-"""What the kernel engine itself costs, and how much of the kernels' arithmetic is vectorised.
+"""What the kernel engine itself costs.
 
     OMP_NUM_THREADS=1 python benchmarks/engine.py --output benchmarks/results/engine.json
 
 Calls: a kernel of five and one of twenty arguments for a batch of one cell, by place and by name, beside a
 bare ctypes call of the same function; the goal is 20 us. Stream: a * x + y over arrays that no cache holds,
-beside the machine's triad in the same run: what the engine leaves of the bandwidth. Packed: share of
-vector instructions among the floating-point arithmetic of each kernel, counted in its disassembly: each
-instruction once, however often it runs, so that scalar remainders of vector loops weigh as much as they;
-but 0 % is a kernel that does not vectorise. Every answer is asserted before a time is taken.
+beside the machine's triad in the same run: what the engine leaves of the bandwidth. Every answer is asserted
+before a time is taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import machine  # noqa: E402
 
-from hpcmsm.kernels import Kernel, build, kernel_folder  # noqa: E402
+from hpcmsm.kernels import Kernel  # noqa: E402
 from hpcmsm.provenance import provenance  # noqa: E402
 
 GOAL = 20.0  # us of a call for one cell
@@ -51,14 +46,9 @@ KERNEL axpy(
 }
 """
 
-ARITHMETIC = re.compile(
-    r"\bv?(?:add|sub|mul|div|sqrt|max|min|addsub|fn?m(?:add|sub)(?:132|213|231))(p|s)[sd]\b"
-)
-SYMBOL = re.compile(r"^[0-9a-f]+ <(\w+)[^>]*>:$")
-
 
 def main(arguments: list[str] | None = None) -> dict:
-    """All three tables; what the JSON file holds."""
+    """Both tables; what the JSON file holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--output", type=Path)
@@ -71,7 +61,6 @@ def main(arguments: list[str] | None = None) -> dict:
             "us_goal": GOAL,
             "calls": calls(path),
             "stream": stream(path, options.repeats),
-            "packed": packed(),
         }
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -182,49 +171,6 @@ def stream(path: Path, repeats: int) -> dict:
         f"{found['triad_gb_per_s']:.1f} GB/s: {100 * found['part']:.0f} %",
         flush=True,
     )
-    return found
-
-
-# ------------------------------------------------------------------------------------------ packed
-
-
-def packed() -> list[dict]:
-    """Vector and scalar instructions of floating-point arithmetic of each kernel in kernels/."""
-    if shutil.which("objdump") is None:
-        print("objdump is not installed: the share of vector instructions is left out")
-        return []
-    rows = []
-    for path in sorted(kernel_folder().glob("*.c")):
-        for dtype in ("float64", "float32"):
-            for name, counts in arithmetic_of(build.compile_for_cpu(path, dtype, 1)).items():
-                rows.append({"file": path.name, "kernel": name, "dtype": dtype, **counts})
-                print(
-                    f"{path.name} {name} {dtype}: {counts['packed']} vector, {counts['scalar']} scalar "
-                    f"({100 * counts['share']:.0f} %), {counts['widest']}",
-                    flush=True,
-                )
-    check(bool(rows), "no kernel was found")
-    return rows
-
-
-def arithmetic_of(library: Path) -> dict[str, dict]:
-    """Counts by function, from the disassembly; functions without such arithmetic are left out."""
-    command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
-    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found, name = {}, ""
-    for line in listing.splitlines():
-        symbol = SYMBOL.match(line)
-        name = symbol[1] if symbol else name
-        kind = ARITHMETIC.search(line)
-        if kind is None:
-            continue
-        counts = found.setdefault(name, {"packed": 0, "scalar": 0, "widest": "xmm"})
-        counts["packed" if kind[1] == "p" else "scalar"] += 1
-        if kind[1] == "p":
-            registers = {register for register in ("ymm", "zmm") if register in line}
-            counts["widest"] = max([counts["widest"], *registers], key=("xmm", "ymm", "zmm").index)
-    for counts in found.values():
-        counts["share"] = counts["packed"] / (counts["packed"] + counts["scalar"])
     return found
 
 

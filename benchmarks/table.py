@@ -23,6 +23,7 @@ def main() -> str:
         "lennard_jones": atom_rows,
         "chemistry": chemistry_rows,
         "engine": engine_rows,
+        "vectorised": vectorised_rows,
         "ensemble": ensemble_rows,
         "scaling": scaling_rows,
         "checkpoint": checkpoint_rows,
@@ -168,6 +169,21 @@ def engine_rows(result: dict) -> list[tuple[str, str, str]]:
     }
     times = ", ".join(f"{us:.1f} us ({count} arguments)" for count, us in told.items())
     return [("call of a kernel for one cell", times, f"goal {result['us_goal']:.0f} us")]
+
+
+def vectorised_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = result["kernels"]
+    loops, vectorised, packed, scalar = (
+        sum(row[name] for row in rows) for name in ("loops", "vectorised", "packed", "scalar_loops")
+    )
+    return [
+        (
+            f"vector code: arithmetic of {len({row['kernel'] for row in rows})} kernels, float64 and float32",
+            f"{vectorised} of {loops} vector loops vectorised, {100 * packed / (packed + scalar):.0f} % of "
+            f"their arithmetic packed, on registers of {max(row['bytes'] for row in rows)} bytes",
+            "remainders left out",
+        )
+    ]
 
 
 def ensemble_rows(result: dict) -> list[tuple[str, str, str]]:

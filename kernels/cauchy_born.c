@@ -20,37 +20,30 @@ typedef struct {
     int bad[LANES];
 } Deformation;
 
-/* The determinant of F, and the most by which F^-1 may lengthen a vector: its 2-norm is at most the root
-   of its 1-norm times its infinity-norm, and just that for stretches along the axes. */
-INLINE real lengthening(const real *f, real *determinant)
+/* Of the component (i, j) of F. */
+INLINE real cofactor(const Deformation *by, int i, int j, int l)
 {
-    real cofactor[9], rows = 0, columns = 0;
-    for (int i = 0; i < 3; ++i)
-        for (int j = 0; j < 3; ++j) {
-            int a = (i + 1) % 3, b = (i + 2) % 3, c = (j + 1) % 3, d = (j + 2) % 3;
-            cofactor[3 * i + j] = f[3 * a + c] * f[3 * b + d] - f[3 * a + d] * f[3 * b + c];
-        }
-    *determinant = f[0] * cofactor[0] + f[1] * cofactor[1] + f[2] * cofactor[2];
-    for (int i = 0; i < 3; ++i) {
-        real row = 0, column = 0;
-        for (int j = 0; j < 3; ++j) {
-            row += hp_abs(cofactor[3 * i + j]);
-            column += hp_abs(cofactor[3 * j + i]);
-        }
-        rows = hp_max(rows, row);
-        columns = hp_max(columns, column);
-    }
-    return hp_sqrt(rows * columns) / hp_abs(*determinant);
+    int a = 3 * ((i + 1) % 3), b = 3 * ((i + 2) % 3), c = (j + 1) % 3, d = (j + 2) % 3;
+    return by->f[a + c][l] * by->f[b + d][l] - by->f[a + d][l] * by->f[b + c][l];
 }
 
-/* Reads F, and finds out whether the vectors up to `reach` are enough. */
+/* Reads F, and finds out whether the vectors up to `reach` are enough. The most by which F^-1 may lengthen a
+   vector, its 2-norm, is at most the root of its 1-norm times its infinity-norm, and just that for stretches
+   along the axes. */
 INLINE void read_deformation(Deformation *to, const real *from, long team, long ncells, real cutoff, real reach)
 {
+    for (int k = 0; k < 9; ++k)
+        FOR_EACH_LANE(l) to->f[k][l] = from[k * ncells + CELL_OF(team, l, ncells)];
     FOR_EACH_LANE(l) {
-        real one[9], determinant;
-        for (int k = 0; k < 9; ++k)
-            one[k] = to->f[k][l] = from[k * ncells + CELL_OF(team, l, ncells)];
-        real longest = cutoff * lengthening(one, &determinant);
+        real determinant = 0, rows = 0, columns = 0;
+        UNROLLED for (int i = 0; i < 3; ++i) {
+            determinant += to->f[i][l] * cofactor(to, 0, i, l);
+            real row = hp_abs(cofactor(to, i, 0, l)) + hp_abs(cofactor(to, i, 1, l));
+            real column = hp_abs(cofactor(to, 0, i, l)) + hp_abs(cofactor(to, 1, i, l));
+            rows = hp_max(rows, row + hp_abs(cofactor(to, i, 2, l)));
+            columns = hp_max(columns, column + hp_abs(cofactor(to, 2, i, l)));
+        }
+        real longest = cutoff * (hp_sqrt(rows * columns) / hp_abs(determinant));
         to->bad[l] = !(determinant > 0) || !(longest <= reach); /* also where there is a NaN */
     }
 }

@@ -18,7 +18,7 @@ typedef unsigned char byte;
 
 #define KERNEL extern "C" __global__ void
 #define INLINE static __device__ __forceinline__
-#define OUTLINE static __device__ __noinline__
+#define SEPARATE static __device__ __noinline__
 
 /* Names of their own, since x may be the name of an index in the macros below. */
 #define HP_MEMBER ((long)threadIdx.x)
@@ -125,7 +125,7 @@ INLINE real hp_copysign(real size, real sign) { return copysign(size, sign); }
 
 #define KERNEL __attribute__((visibility("default"))) void
 #define INLINE static inline __attribute__((always_inline, unused))
-#define OUTLINE static __attribute__((noinline, unused))
+#define SEPARATE static __attribute__((noinline, unused))
 
 /* Set by the engine; without -fopenmp the parallel pragmas are only "omp simd". */
 __attribute__((visibility("default"))) int hpcmsm_threads = 1;

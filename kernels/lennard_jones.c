@@ -104,11 +104,15 @@ INLINE void start(Atoms *a, const Box *box, long nside, const real *temperature,
         for (int k = 0; k < 3; ++k)
             FOR_EACH_LANE(l) a->x[(3 * i + k) * LANES + l] = row_times(box->edge, k, l, x, y, z);
     }
-    FOR_EACH_POINT(p, 3 * a->natom / 2) FOR_EACH_LANE(l) {
-        real first, second, size = hp_sqrt(R(2) * temperature[l]);
-        random_normal((unsigned long long)key[l], (unsigned long long)p, &first, &second);
-        a->v[2 * p * LANES + l] = size * first;
-        a->v[(2 * p + 1) * LANES + l] = size * second;
+    FOR_EACH_POINT(p, 3 * a->natom / 2) {
+        real first[LANES], second[LANES];
+        FOR_EACH_LANE(l)
+            random_normal((unsigned long long)key[l], (unsigned long long)p, first + l, second + l);
+        FOR_EACH_LANE(l) {
+            real size = hp_sqrt(R(2) * temperature[l]);
+            a->v[2 * p * LANES + l] = size * first[l];
+            a->v[(2 * p + 1) * LANES + l] = size * second[l];
+        }
     }
     TEAM_BARRIER;
 }
@@ -186,11 +190,11 @@ INLINE void add_sample(Average *average, const Sample *sample, int thermostat)
     FOR_EACH_LANE(l) {
         average->energy[l] += sample->energy[l];
         average->kinetic[l] += sample->kinetic[l];
-        for (int k = 0; k < 6; ++k)
-            average->tensor[k][l] += sample->tensor[k][l];
-        for (int k = 0; k < 3 && !thermostat; ++k)
-            average->tensor[k][l] += sample->kinetic[l] * (R(2) / R(3));
     }
+    for (int k = 0; k < 6; ++k)
+        FOR_EACH_LANE(l) average->tensor[k][l] += sample->tensor[k][l];
+    for (int k = 0; k < 3 && !thermostat; ++k)
+        FOR_EACH_LANE(l) average->tensor[k][l] += sample->kinetic[l] * (R(2) / R(3));
 }
 
 /* Positions and velocities from the caller, or back to it. */

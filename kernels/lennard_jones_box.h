@@ -216,6 +216,7 @@ INLINE int lists_are_old(const Atoms *a, real skin)
         }
     }
     TEAM_MAX(largest);
-    FOR_EACH_LANE(l) old[l] = largest[l] > R(0.25) * skin * skin;
+    real allowed = R(0.25) * skin * skin;
+    FOR_EACH_LANE(l) old[l] = largest[l] > allowed;
     return LANES_ANY(old);
 }

@@ -324,8 +324,8 @@ KERNEL tt06_advance(
         }
         FOR_EACH_IN_ROW(c, first, last) {
             real sum = R(0);
-            for (int k = 0; k < 18; ++k)
-                sum += state_after[k * ncells + c];
+            UNROLLED for (int k = 0; k < 9; ++k)
+                sum += state_after[k * ncells + c] + state_after[(k + 9) * ncells + c];
             int possible = voltage_after[c] > LOWEST_VOLTAGE && voltage_after[c] < HIGHEST_VOLTAGE;
             status[c] = possible && sum - sum == R(0) ? 0 : 1;
         }

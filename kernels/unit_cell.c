@@ -23,8 +23,10 @@ INLINE void make_faces(
         faces_of_laminate(level, in, by);
     else if (microstructure == CYLINDERS)
         faces_of_cylinder(level, in, by, spare_memory(level));
+    else if (microstructure == FITTED_CYLINDERS && by == VALUE)
+        values_of_fitted_cylinder(level, in, spare_memory(level));
     else if (microstructure == FITTED_CYLINDERS)
-        faces_of_fitted_cylinder(level, in, by, spare_memory(level));
+        slopes_of_fitted_cylinder(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }

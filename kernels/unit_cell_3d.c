@@ -21,8 +21,10 @@ INLINE void make_faces(
 {
     if (microstructure == SPHERES)
         faces_of_sphere(level, in, by, spare_memory(level));
+    else if (microstructure == FITTED_SPHERES && by == VALUE)
+        values_of_fitted_sphere(level, in, spare_memory(level));
     else if (microstructure == FITTED_SPHERES)
-        faces_of_fitted_sphere(level, in, by, spare_memory(level));
+        slopes_of_fitted_sphere(level, in, by, spare_memory(level));
     else
         faces_of_image(level, labels, image, in, by);
 }

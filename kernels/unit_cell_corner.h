@@ -61,7 +61,7 @@ INLINE void take_tensors(const Input *in, int label[PARTS][LANES], Corner *corne
 }
 
 /* The equations of the joints, and their elimination. */
-OUTLINE void eliminate_joints(Corner *corner)
+SEPARATE void eliminate_joints(Corner *corner)
 {
     for (int i = 0; i < JOINTS; ++i) for (int m = i; m < JOINTS + PARTS; ++m) FOR_EACH_LANE(l)
         corner->row[i][m][l] = 0;
@@ -90,7 +90,7 @@ OUTLINE void eliminate_joints(Corner *corner)
 }
 
 /* What remains of the energy: a weight for each pair of pixels, the first pixel's with all others first. */
-OUTLINE void find_pairs(const Corner *corner, real *pair)
+SEPARATE void find_pairs(const Corner *corner, real *pair)
 {
     for (int c = 0, number = 0; c < PARTS; ++c) for (int d = c + 1; d < PARTS; ++d, ++number) {
         real sum[LANES];
@@ -104,7 +104,7 @@ OUTLINE void find_pairs(const Corner *corner, real *pair)
 }
 
 /* Gradients g[axis] of the parts from the values u at the middles. */
-OUTLINE void find_gradients(const Corner *corner, real u[PARTS][LANES], real g[DIM][PARTS][LANES])
+SEPARATE void find_gradients(const Corner *corner, real u[PARTS][LANES], real g[DIM][PARTS][LANES])
 {
     real joint[JOINTS][LANES];
     for (int i = JOINTS - 1; i >= 0; --i) {
@@ -122,7 +122,7 @@ OUTLINE void find_gradients(const Corner *corner, real u[PARTS][LANES], real g[D
 /* Tensors must be positive definite; those of a bad cell lose their cross terms. Raises the contrast, as
    unit_cell_progress.h understands it, to what the diagonal alone makes of them as a preconditioner: its
    smallest eigenvalue is that of k, scaled to a diagonal of 1. */
-OUTLINE void read_cross_terms(long team, long ncells, const real *phases, Input *in)
+SEPARATE void read_cross_terms(long team, long ncells, const real *phases, Input *in)
 {
     real least[LANES];
     FOR_EACH_LANE(l) least[l] = 1;

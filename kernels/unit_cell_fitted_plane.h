@@ -64,3 +64,14 @@ INLINE void faces_of_fitted_cylinder(const Level *level, const Input *in, int by
         faces_of_links(level, link, axis);
     }
 }
+
+/* Apart from the kernel, which otherwise grows so long that the solver's loops are not vectorised any more. */
+SEPARATE void values_of_fitted_cylinder(const Level *level, const Input *in, real *chord)
+{
+    faces_of_fitted_cylinder(level, in, VALUE, chord);
+}
+
+SEPARATE void slopes_of_fitted_cylinder(const Level *level, const Input *in, int by, real *chord)
+{
+    faces_of_fitted_cylinder(level, in, by, chord);
+}

@@ -7,12 +7,15 @@ INLINE void energies(const Level *level, Vectors v, real sum[NCOMPONENT][LANES])
     FOR_EACH_PIXEL(level->n) {
         long block[BLOCK];
         list_block(level->n, PIXEL, block);
-        FOR_EACH_SLOT(s) FOR_EACH_LANE(l) {
-            real w = v.weight[WEIGHT(block[MIDDLE], s)], g[DIM];
-            UNROLLED FOR_EACH_AXIS(d)
-                g[d] = step_along(s + 1, d) + (v.chi[CHI(block[MIDDLE + 1 + s], d)] - v.chi[CHI(block[MIDDLE], d)]);
-            UNROLLED FOR_EACH_COMPONENT(c)
-                sum[c][l] = MUL_ADD(w * g[FIRST_INDEX(c)], g[SECOND_INDEX(c)], sum[c][l]);
+        FOR_EACH_SLOT(s) {
+            long own = block[MIDDLE], other = block[MIDDLE + 1 + s];
+            real g[DIM][LANES];
+            FOR_EACH_AXIS(d) {
+                int step = step_along(s + 1, d);
+                FOR_EACH_LANE(l) g[d][l] = step + (v.chi[CHI(other, d)] - v.chi[CHI(own, d)]);
+            }
+            FOR_EACH_COMPONENT(c) FOR_EACH_LANE(l)
+                sum[c][l] = MUL_ADD(v.weight[WEIGHT(own, s)] * g[FIRST_INDEX(c)][l], g[SECOND_INDEX(c)][l], sum[c][l]);
         }
     }
     for (int c = 0; c < NCOMPONENT; ++c) TEAM_SUM(sum[c]);
