@@ -178,7 +178,7 @@ def vectorised_rows(result: dict) -> list[tuple[str, str, str]]:
     )
     return [
         (
-            f"vector code: arithmetic of {len({row['kernel'] for row in rows})} kernels, float64 and float32",
+            f"vector code of {len({row['kernel'] for row in rows})} functions, float64 and float32",
             f"{vectorised} of {loops} vector loops vectorised, {100 * packed / (packed + scalar):.0f} % of "
             f"their arithmetic packed, on registers of {max(row['bytes'] for row in rows)} bytes",
             "remainders left out",

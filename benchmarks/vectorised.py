@@ -52,10 +52,7 @@ RARE = {
     ("lennard_jones.c", "close_block"): "once a block of samples",
     ("lennard_jones.c", "lennard_jones"): "once a call",
     ("grain.c", "grain_2d"): "once a call",
-    (
-        "unit_cell_progress.h",
-        "judge",
-    ): "once an iteration and load, some numbers a cell beside those of all points",
+    ("unit_cell_progress.h", "judge"): "once an iteration and load, beside the work on all points",
 }
 
 
