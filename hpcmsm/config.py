@@ -286,8 +286,8 @@ class Material(Section):
     conductivity: one formula, or one for each of the axes x, y[, z], or a table of the components of a
     tensor, { xx = ..., yy = ..., xy = ... }; those left out are 0. A composite has a micro model of its own
     in place of it, and with that a surrogate and a gate.
-    angle: by which these axes are turned, in degrees: about z, from x towards y; or Bunge's three Euler
-    angles (about z, the new x, the new z).
+    angle: by which these axes, or those of the composite, are turned, in degrees: about z, from x towards y;
+    or Bunge's three Euler angles (about z, the new x, the new z).
     axes: which axes of that model lie along x, y[, z] of the cell around it, such as "zx"; "xy[z]" if left
     out.
     """
@@ -318,7 +318,7 @@ class Material(Section):
             raise ValueError("must have either a conductivity or a table micro")
         if isinstance(self.conductivity, dict) and {"xx", "yy"} - set(self.conductivity):
             raise ValueError("must have the components xx and yy of its conductivity")
-        if self.angle is not None and not isinstance(self.conductivity, list | dict):
+        if self.angle is not None and self.micro is None and not isinstance(self.conductivity, list | dict):
             raise ValueError("must list what it conducts along its axes where it has an angle")
         for name in ("surrogate", "gate", "axes"):
             if self.micro is None and getattr(self, name) is not None:

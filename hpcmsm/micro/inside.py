@@ -8,7 +8,7 @@ from hpcmsm.errors import MicroError
 from hpcmsm.fields import Field
 from hpcmsm.micro.cell_problem import CellProblem
 from hpcmsm.micro.microstructure import make_microstructure
-from hpcmsm.micro.tensors import matrices
+from hpcmsm.micro.tensors import matrices, seen_in
 
 AXES = "xyz"
 
@@ -89,7 +89,7 @@ def inside_unit_cell(cell, inputs: np.ndarray) -> list:
     plane = make_microstructure(labels, None, cell.nphase)
     problem = CellProblem(plane, cell.tolerance, cell.max_iterations, cell.backend, cell.full)
     also = ("corrector", "gradient") if cell.full else ("corrector",)
-    phases = cell.seen(phases)
+    phases = seen_in(labels.ndim, phases, cell.full)
     found = problem.solve(phases, None, also=also)
     if found.status[0]:
         raise MicroError(

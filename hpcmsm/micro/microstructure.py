@@ -11,9 +11,9 @@ import numpy as np
 from hpcmsm.errors import ConfigError
 
 # Named microstructures: number in the kernel, largest fraction of phase 1 (None: not adjustable).
-IMAGE = 0
+IMAGE, LAMINATE = 0, "laminate"
 NAMED = {
-    "laminate": (1, 1.0),
+    LAMINATE: (1, 1.0),
     "cylinders": (2, math.pi / 4),
     "checkerboard": (IMAGE, None),
     "spheres": (3, math.pi / 6),
@@ -64,7 +64,7 @@ class Microstructure:
         if self.labels is not None:
             return self.labels
         apart = np.abs((np.arange(self.resolution) + 0.5) / self.resolution - 0.5)
-        if self.name == "laminate":
+        if self.name == LAMINATE:
             return np.tile((apart < 0.5 * fraction).astype(np.int32), (self.resolution, 1))
         square, radius = apart[:, None] ** 2 + apart**2, (fraction / math.pi) ** 0.5
         if self.name == "spheres":

@@ -13,6 +13,7 @@ from hpcmsm.errors import ConfigError, MicroError
 from hpcmsm.fields import Field, allocate, connect, rows_of
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.cell_problem import smallest_eigenvalue
+from hpcmsm.micro.tensors import COMPONENTS, components_of, matrices, rotation
 from hpcmsm.micro.unit_cell import WIENER_SLACK
 
 # Inputs of a lower model that are those of the cell around it; any other gets the name of the material
@@ -25,21 +26,39 @@ NDIM = {3: 2, 6: 3}  # by the size of a tensor
 LARGEST_CROSS_PART = 0.1
 
 
-def given_field(material: str, ndim: int) -> Field:
-    """The input by which a cell is told what a phase conducts along each axis."""
+def given_field(material: str, ndim: int, turned: bool = False) -> Field:
+    """The input by which a cell is told what a phase conducts along each axis; all components if turned."""
     about = f"conductivity of {material} along the axes"
+    if turned:
+        size = len(COMPONENTS[ndim])
+        return Field(
+            f"{material}_conductivity", size, "W/(m K)", f"tensor of {material}", lower=0.0, spd=True
+        )
     return Field(f"{material}_conductivity", ndim, "W/(m K)", about, lower=0.0)
 
 
 @dataclass(frozen=True)
 class Below:
-    """The model of a phase. axes: which of its axes lie along x, y[, z] of the cell above."""
+    """The model of a phase. axes: which of its axes lie along x, y[, z] of the cell above; turn: the rotation
+    that these are turned by, shape (3, 3); then all of its tensor counts.
+    """
 
     model: MicroModel
     axes: tuple[int, ...]
+    turn: np.ndarray | None = None
+
+    def tensor_above(self, tensor: np.ndarray) -> np.ndarray:
+        """A tensor (3 or 6, n) of this model as the cell above sees it."""
+        ndim, order = len(self.axes), list(self.axes)
+        full = matrices(tensor)
+        order += [axis for axis in range(full.shape[-1]) if axis not in order]
+        turn = self.turn[: len(order), : len(order)]
+        return components_of((turn @ full[:, order][:, :, order] @ turn.T)[:, :ndim, :ndim])
 
 
-def make_below(material: str, model: MicroModel, axes: str | None, ndim: int) -> Below:
+def make_below(
+    material: str, model: MicroModel, axes: str | None, ndim: int, angle: float | list[float] | None = None
+) -> Below:
     """Check that a lower model answers what the cell around it, of `ndim` dimensions, asks.
 
     Raises:
@@ -56,7 +75,13 @@ def make_below(material: str, model: MicroModel, axes: str | None, ndim: int) ->
             f"materials.{material}.axes must be {ndim} different ones of {offered}, got '{axes}'; name the "
             "axes of its micro model that lie along those of the cell around it, or give that model ndim = 3"
         )
-    return Below(model, tuple(offered.index(axis) for axis in axes))
+    turn = None if angle is None else rotation(angle)
+    if turn is not None and len(offered) < len(AXES) and abs(turn[2, 2]) < 1.0:
+        raise ConfigError(
+            f"materials.{material}.angle must leave a composite in 2D in its plane, got {angle}; give its "
+            "micro model ndim = 3"
+        )
+    return Below(model, tuple(offered.index(axis) for axis in axes), turn)
 
 
 class NestedCell(MicroModel):
@@ -137,12 +162,15 @@ class NestedCell(MicroModel):
         return _stacked([values[f.name if f.name in SHARED else f"{name}_{f.name}"] for f in fields])
 
     def _along_axes(self, part: Below, answer: Answer) -> np.ndarray:
-        """What a phase conducts along the axes of the cell, shape (ndim, n); NaN where it is not known."""
-        rows = rows_of(part.model.outputs)["conductivity"]
-        along = answer.outputs[rows][list(part.axes)]
+        """What a phase conducts along the axes of the cell, shape (ndim, n), or all components of a turned
+        one; NaN where it is not known."""
+        tensor = answer.outputs[rows_of(part.model.outputs)["conductivity"]]
+        along = tensor[list(part.axes)] if part.turn is None else part.tensor_above(tensor)
         return np.where(answer.status == 0, along, np.nan)
 
     def _check_aligned(self, name: str, batch: Batch, outputs: np.ndarray) -> None:
+        if self.below[name].turn is not None:
+            return
         tensor = outputs[rows_of(self.lower[name].outputs)["conductivity"]]
         ndim = NDIM[len(tensor)]
         cross = np.abs(tensor[ndim:]).max(axis=0, initial=0.0)
@@ -166,7 +194,7 @@ class NestedCell(MicroModel):
 
     def _inputs_of_cell(self, inputs: np.ndarray) -> np.ndarray:
         """Inputs of the cell's own model, with nothing known of what its phases conduct."""
-        rows, unknown = rows_of(self.inputs), np.full((3, inputs.shape[1]), np.nan)
+        rows, unknown = rows_of(self.inputs), np.full((6, inputs.shape[1]), np.nan)
         parts = [inputs[rows[f.name]] if f.name in rows else unknown[: f.size] for f in self.cell.inputs]
         return _stacked(parts)
 

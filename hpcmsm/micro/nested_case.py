@@ -9,9 +9,8 @@ import numpy as np
 from hpcmsm.config import Material
 from hpcmsm.errors import ConfigError
 from hpcmsm.expressions import Expression
-from hpcmsm.fields import rows_of
 from hpcmsm.micro.base import MicroModel
-from hpcmsm.micro.nested import NestedCell, given_field, make_below
+from hpcmsm.micro.nested import NDIM, NestedCell, make_below
 from hpcmsm.micro.tensors import COMPONENTS, IN_PLANE, matrices, rotation, turned
 
 
@@ -72,7 +71,7 @@ def with_composites(
     composites = [name for name in dict.fromkeys(model.phases) if materials[name].micro is not None]
     if not composites:
         return model
-    rows = rows_of(model.inputs)
+    (ndim,) = (NDIM[field.size] for field in model.outputs if field.name == "conductivity")
     below = {}
     for name in composites:
         if name in inside:
@@ -80,12 +79,11 @@ def with_composites(
                 f"materials.{name}.micro must not contain {name} itself, got {' > '.join((*inside, name))}; "
                 "name another material in its phases"
             )
-        row = rows[given_field(name, 2).name]
         try:
             lower = make(name)
         except ConfigError as error:
             raise ConfigError(f"{error} (in [materials.{name}.micro])") from None
-        below[name] = make_below(name, lower, materials[name].axes, row.stop - row.start)
+        below[name] = make_below(name, lower, materials[name].axes, ndim, materials[name].angle)
     plain = [name for name, material in materials.items() if material.micro is None]
     functions = {name: material_conductivities(materials, name) for name in plain}
     extremes = {name: extreme_conductivities(given) for name, given in functions.items()}

@@ -34,6 +34,12 @@ def components_of(full: np.ndarray) -> np.ndarray:
     return np.stack([full[..., i, j] for i, j in PAIRS[full.shape[-1]]])
 
 
+def seen_in(ndim: int, phases: np.ndarray, full: bool) -> np.ndarray:
+    """What counts in a picture of ndim dimensions of phases (naxis, nphase, n), `full`: of all components."""
+    rows = IN_PLANE if full and len(phases) > len(COMPONENTS[ndim]) else slice(len(phases) if full else ndim)
+    return np.ascontiguousarray(phases[rows])
+
+
 def rotation(angles: float | Sequence[float]) -> np.ndarray:
     """The matrix, shape (3, 3), that turns the axes of a crystal into their places in the cell.
 

@@ -14,8 +14,9 @@ from hpcmsm.fields import Field, rows_of
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.cell_problem import CellProblem, Solution, extruded, smallest_eigenvalue
 from hpcmsm.micro.inside import inside_unit_cell
-from hpcmsm.micro.microstructure import make_microstructure
-from hpcmsm.micro.tensors import IN_PLANE, harmonic_mean
+from hpcmsm.micro.layers import LayerProblem
+from hpcmsm.micro.microstructure import LAMINATE, make_microstructure
+from hpcmsm.micro.tensors import IN_PLANE, harmonic_mean, seen_in
 from hpcmsm.micro.unit_cell_arguments import (
     by_axis,
     check_tensors,
@@ -77,8 +78,8 @@ class UnitCell(MicroModel):
         conductivities: one function per phase, temperature (n,) in K -> W/(m K), shape (n,) or a number;
             of a phase that conducts differently along the axes a sequence of ndim functions; of one whose
             axes are turned all components (xx, yy, xy or xx, yy, zz, yz, xz, xy) of its tensor, None where
-            zero; or a Field of ndim components, which is then an input of the cell: what the phase conducts
-            along each axis.
+            zero; or a Field of so many components, which is then an input of the cell: what the phase
+            conducts.
         resolution: points a side, even, best a power of two; None: 32, or one per pixel of an image.
         tolerance: relative error of K that the iteration may leave.
         max_iterations: cap; a cell that reaches it gets status 1.
@@ -134,11 +135,16 @@ class UnitCell(MicroModel):
         self.conductivities = by_axis(conductivities, self.ndim, rows_of(self.inputs))
         self.outputs = (CONDUCTIVITY[self.ndim],)
         self.full = len(self.conductivities) > self.ndim  # tensors have cross terms
+        layers = self.full and self.microstructure.name == LAMINATE
+        # Whether a tensor in 3D is that of a section with its mean along z.
+        self.section = self.microstructure.ndim < self.ndim and not layers
         if self.full:
-            check_tensors(self.microstructure, self.conductivities, self.ndim)
-        self._problem = CellProblem(
-            self.microstructure, self.tolerance, self.max_iterations, backend, self.full
-        )
+            check_tensors(self.microstructure, self.conductivities, self.section)
+        limits = self.tolerance, self.max_iterations
+        if layers:
+            self._problem = LayerProblem(self.ndim)
+        else:
+            self._problem = CellProblem(self.microstructure, *limits, backend, self.full)
         self.warm_start = warm_start
         if warm_start:
             about = "solutions to start from"
@@ -171,19 +177,14 @@ class UnitCell(MicroModel):
             also: which of "state", "corrector", "tangent" to give besides, see `Solution`.
         """
         phases = self._phase_conductivities(inputs)
-        found = self._solve_problem(inputs, self.seen(phases), before=before, also=also)
+        seen = seen_in(2, phases, self.full) if self.section else phases
+        found = self._solve_problem(inputs, seen, before=before, also=also)
         if self.microstructure.mirrored and not self.full:
             self._clear_cross_terms(found)
-        if self.ndim == self.microstructure.ndim:
+        if not self.section:
             return found
         along_z = np.where(found.status == BAD_INPUT, np.nan, self._mean(inputs, phases[:3])[-1])
         return found._replace(outputs=extruded(found.outputs, along_z))
-
-    def seen(self, phases: np.ndarray) -> np.ndarray:
-        """Of phases (naxis, nphase, n), what counts in the dimensions of the microstructure."""
-        section = self.microstructure.ndim < self.ndim
-        rows = (IN_PLANE if self.full else slice(2)) if section else slice(len(phases))
-        return np.ascontiguousarray(phases[rows])
 
     def _clear_cross_terms(self, found: Solution) -> None:
         """K of a cell that is its own mirror image has none; what the solver leaves would cost the macro
@@ -209,7 +210,7 @@ class UnitCell(MicroModel):
         """
         found = self.solve(inputs, also=("tangent",))
         by_phase = found.tangent
-        if self.ndim > self.microstructure.ndim:
+        if self.section:
             by_phase = self._extruded_tangent(inputs, by_phase)
         slopes = self._slopes(inputs)
         return Tangent(found.outputs, np.einsum("apcn,apn->cn", by_phase, slopes), by_phase, found.status)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
-from hpcmsm.micro.microstructure import Microstructure
+from hpcmsm.micro.microstructure import LAMINATE, Microstructure
 from hpcmsm.micro.tensors import COMPONENTS
 
 # Below this the rounding of the sums is larger than what more iterations gain.
@@ -47,18 +47,17 @@ def _components(given, ndim: int) -> list:
     return along + [None] * (len(COMPONENTS[ndim]) - len(along))
 
 
-def check_tensors(microstructure: Microstructure, conductivities: tuple, ndim: int) -> None:
+def check_tensors(microstructure: Microstructure, conductivities: tuple, section: bool) -> None:
     """Refuse what the cell problem of full tensors does not know.
 
     Raises:
         ConfigError: a named microstructure with a fraction, or tensors that a section cannot show.
     """
-    if microstructure.labels is None:
+    if microstructure.labels is None and microstructure.name != LAMINATE:
         raise ConfigError(
             f"conductivities of '{microstructure.name}' must have no cross terms, got a full tensor; draw "
             "the microstructure, such as 'random_discs', or give it as an image"
         )
-    section = microstructure.ndim < ndim
     if section and any(part is not None for row in (3, 4) for part in conductivities[row]):
         raise ConfigError(
             "conductivities in a section must have no components yz and xz for a tensor in 3D, got some; "

@@ -216,7 +216,7 @@ def _conductivity(materials: dict[str, Material], name: str, ndim: int):
         advice = f"did you mean '{close[0]}'?" if close else f"add a table [materials.{name}]"
         raise ConfigError(f"micro.phases must name materials of the case, got '{name}'; {advice}")
     if materials[name].micro is not None:
-        return given_field(name, ndim)
+        return given_field(name, ndim, turned=materials[name].angle is not None)
     functions = material_conductivities(materials, name)
     if len(functions) == 6:
         if ndim == 3 and functions[2] is None:

@@ -8,6 +8,7 @@ from hpcmsm.config import parse_case
 from hpcmsm.errors import ConfigError, MicroError
 from hpcmsm.evaluate import evaluate_case
 from hpcmsm.micro.registry import make_micro
+from hpcmsm.micro.tensors import rotation
 from hpcmsm.micro.trial import try_out
 
 CASE = """
@@ -95,6 +96,39 @@ def test_fibres_that_run_along_an_axis_of_the_cell_above():
     assert answer.outputs[0, 0] == pytest.approx(expected, rel=1e-6)
     plane = ask(make(below=below.replace("ndim = 3", "ndim = 2"), above=OF_YARN + "fraction = 0.5\n"), 300.0)
     assert answer.outputs[1, 0] == pytest.approx(plane.outputs[1, 0], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("axes", "angle"), [("xy", 30.0), ("yx", -75.0), ("zx", 30.0), ("xz", [20.0, 50.0, 10.0])]
+)
+def test_a_turned_laminate_in_a_laminate_is_exact(axes, angle):
+    """Layers of resin and of a yarn that is a laminate itself, its axes turned against the layers."""
+    solid = "z" in axes
+    below = LAYERS + ("ndim = 3\n" if solid else "")
+    model = make(axes=f'axes = "{axes}"\nangle = {angle}', below=below)
+    assert [field.name for field in model.inputs] == ["temperature", "fraction", "yarn_fraction"]
+    answer = ask(model, [400.0, 400.0], [0.4, 0.7], [0.3, 0.3])
+    assert not answer.status.any()
+    across, along = laminate(0.3, [0.24] * 2, [5.0] * 2)
+    yarn = dict(x=across, y=along, z=along)
+    axes += "".join(sorted(set("xyz") - set(axes)))
+    turn = rotation(angle)
+    yarn = turn @ np.diag([yarn[axis] for axis in axes]) @ turn.T
+    for number, fraction in enumerate((0.4, 0.7)):
+        normal = 1.0 / (
+            (1 - fraction) / 0.24 + fraction / yarn[0, 0]
+        )  # flux and gradient along the layers agree
+        slope = fraction * yarn[0, 1] / yarn[0, 0]
+        yy = (
+            (1 - fraction) * 0.24 + fraction * (yarn[1, 1] - yarn[0, 1] ** 2 / yarn[0, 0]) + normal * slope**2
+        )
+        np.testing.assert_allclose(answer.outputs[:, number], [normal, yy, normal * slope], rtol=1e-12)
+    assert model.admissible(np.array([[400.0], [0.4], [0.3]]), answer.outputs[:, :1]).all()
+
+
+def test_a_composite_in_the_plane_is_not_turned_out_of_it():
+    with pytest.raises(ConfigError, match="must leave a composite in 2D in its plane"):
+        make(axes="angle = [0.0, 30.0, 0.0]")
 
 
 def test_order_and_splits_do_not_change_a_bit():

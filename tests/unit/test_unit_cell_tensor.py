@@ -349,6 +349,42 @@ def test_a_cell_that_does_not_change_along_z_is_its_section():
         UnitCell(labels, tilted, ndim=3)
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_laminate_is_exact_for_any_fraction(ndim):
+    tensors = drawn_tensors(ndim, 2, 50.0, seed=9)
+    cell = unit_cell("laminate", tensors, ndim=ndim)
+    fraction = np.array([0.0, 0.3, 0.123456789, 1.0, 1.2, np.nan])
+    inputs = np.stack([np.full(6, 300.0), fraction])
+    found = cell.solve(inputs)
+    assert found.status.tolist() == [0, 0, 0, 0, 2, 2]
+    assert np.isnan(found.outputs[:, 4:]).all()
+    for number in range(4):
+        exact = laminate(tensors, np.array([1.0 - fraction[number], fraction[number]]), 0)
+        np.testing.assert_allclose(found.outputs[:, number], exact, rtol=1e-12, atol=1e-13 * exact.max())
+        alone = cell.solve(inputs[:, [number]])
+        assert np.array_equal(alone.outputs[:, 0], found.outputs[:, number])
+    assert cell.admissible(inputs, found.outputs).tolist() == [True] * 4 + [False] * 2
+    inside = {
+        field.name: values
+        for field, values in unit_cell("laminate", tensors, ndim=ndim, resolution=8).inside(inputs[:, :1])
+    }
+    assert inside["phase"].shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_tangent_of_a_laminate_against_differences(ndim):
+    tensors, inputs = drawn_tensors(ndim, 2, 50.0, seed=9), np.array([[300.0], [0.3]])
+    tangent = unit_cell("laminate", tensors, ndim=ndim).tangent(inputs).phases
+    for phase, component in np.ndindex(tensors.shape):
+        ends = []
+        for change in (1e-5, -1e-5):
+            changed = tensors.copy()
+            changed[phase, component] += change
+            ends.append(unit_cell("laminate", changed, ndim=ndim).solve(inputs).outputs[:, 0])
+        slope = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose(tangent[component, phase, :, 0], slope, atol=1e-7)
+
+
 def test_named_microstructures_with_a_fraction_are_refused():
     with pytest.raises(ConfigError, match="of 'cylinders' must have no cross terms"):
         unit_cell("cylinders", drawn_tensors(2, 2, 3.0))
