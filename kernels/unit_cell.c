@@ -12,12 +12,13 @@
 #include "unit_cell_results.h"
 #include "unit_cell_phases.h"
 #include "unit_cell_faces.h"
+#include "unit_cell_samples.h"
 #include "unit_cell_fitted.h"
 #include "unit_cell_fitted_plane.h"
 
 /* The faces of level 0, or their derivatives. */
 INLINE void make_faces(
-    int microstructure, const Level *level, const int *labels, const int *image, const Input *in, int by)
+    int microstructure, const Level *level, const int *labels, long nsub, const int *image, const Input *in, int by)
 {
     if (microstructure == LAMINATE)
         faces_of_laminate(level, in, by);
@@ -27,7 +28,10 @@ INLINE void make_faces(
         values_of_fitted_cylinder(level, in, spare_memory(level));
     else if (microstructure == FITTED_CYLINDERS)
         slopes_of_fitted_cylinder(level, in, by, spare_memory(level));
-    else
+    else if (microstructure == SAMPLES || microstructure == SAMPLES_OF_INCLUSIONS) {
+        int inclusions = microstructure == SAMPLES_OF_INCLUSIONS;
+        faces_of_samples(level, labels, image, in, nsub, inclusions, by, spare_memory(level));
+    } else
         faces_of_image(level, labels, image, in, by);
 }
 
@@ -39,11 +43,12 @@ KERNEL unit_cell_2d(
     long nphase,            // number of phases
     long naxis,             // 1, or 2 where phases conduct differently along x and y
     long nimage,            // number of images
+    long nsub,              // sub-samples of a point, a side, even; 1 without
     long nword,             // scratch numbers per point: 12 in float64, 16 in float32
-    int microstructure,     // 0 image, 1 laminate, 2 cylinders, 4 cylinders on lines that follow them
+    int microstructure,     // 0 image, 1 laminate, 2 cylinders, 4 on lines that follow them, 6, 7 finer images
     long max_iterations,    // cap of the conjugate gradients
     real tolerance,         // relative error of the diagonal of the conductivity
-    const int *labels,      // optional (nimage, n, n) phase of each point [y][x], for images
+    const int *labels,      // optional (nimage, n * nsub, n * nsub) phase of each point or sub-sample [y][x]
     const int *image,       // optional (ncells) which image a cell has; left out, the first
     const real *phases,     // (naxis, nphase, ncells) [W/(m K)] conductivities
     const real *fraction,   // optional (ncells) of phase 1, for laminates and cylinders
@@ -70,7 +75,7 @@ KERNEL unit_cell_2d(
         int round = microstructure == CYLINDERS || microstructure == FITTED_CYLINDERS;
         real most = round ? R(0.78539816339744830962) : R(1);
         read_input(team, ncells, nimage, image, phases, fraction, most, &in);
-        make_faces(microstructure, level, labels, image, &in, VALUE);
+        make_faces(microstructure, level, labels, nsub, image, &in, VALUE);
         set_up_levels(level, nlevel);
         solve_loads(level, nlevel, v, before, team, ncells, in.contrast, tolerance, max_iterations, &told);
         energies(level, v, energy);
@@ -87,7 +92,7 @@ KERNEL unit_cell_2d(
         if (tangent || corrector) find_black(level, v);
         if (corrector) write_corrector(level, v, team, ncells, corrector);
         for (int by = 0; tangent && by < naxis * nphase; ++by) {
-            make_faces(microstructure, level, labels, image, &in, by);
+            make_faces(microstructure, level, labels, nsub, image, &in, by);
             add_products(level, v, energy);
             TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) for (int k = 0; k < NCOMPONENT; ++k) {
                 real spoil = in.bad[l] ? R(0) / R(!in.bad[l]) : 0;

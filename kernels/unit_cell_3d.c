@@ -12,12 +12,13 @@
 #include "unit_cell_results.h"
 #include "unit_cell_phases.h"
 #include "unit_cell_spheres.h"
+#include "unit_cell_samples.h"
 #include "unit_cell_fitted.h"
 #include "unit_cell_fitted_space.h"
 
 /* The faces of level 0, or their derivatives. */
 INLINE void make_faces(
-    int microstructure, const Level *level, const int *labels, const int *image, const Input *in, int by)
+    int microstructure, const Level *level, const int *labels, long nsub, const int *image, const Input *in, int by)
 {
     if (microstructure == SPHERES)
         faces_of_sphere(level, in, by, spare_memory(level));
@@ -25,7 +26,10 @@ INLINE void make_faces(
         values_of_fitted_sphere(level, in, spare_memory(level));
     else if (microstructure == FITTED_SPHERES)
         slopes_of_fitted_sphere(level, in, by, spare_memory(level));
-    else
+    else if (microstructure == SAMPLES || microstructure == SAMPLES_OF_INCLUSIONS) {
+        int inclusions = microstructure == SAMPLES_OF_INCLUSIONS;
+        faces_of_samples(level, labels, image, in, nsub, inclusions, by, spare_memory(level));
+    } else
         faces_of_image(level, labels, image, in, by);
 }
 
@@ -37,11 +41,12 @@ KERNEL unit_cell_3d(
     long nphase,            // number of phases
     long naxis,             // 1, or 3 where phases conduct differently along x, y and z
     long nimage,            // number of images
+    long nsub,              // sub-samples of a point, a side, even; 1 without
     long nword,             // scratch numbers per point: 11 in float64, 14 in float32
-    int microstructure,     // 0 image, 3 spheres, 5 spheres on lines that follow them
+    int microstructure,     // 0 image, 3 spheres, 5 on lines that follow them, 6, 7 finer images
     long max_iterations,    // cap of the conjugate gradients
     real tolerance,         // relative error of the diagonal of the conductivity
-    const int *labels,      // optional (nimage, n, n, n) phase of each point [z][y][x], for images
+    const int *labels,      // optional (nimage, n * nsub, n * nsub, n * nsub) phase of each point or sub-sample
     const int *image,       // optional (ncells) which image a cell has; left out, the first
     const real *phases,     // (naxis, nphase, ncells) [W/(m K)] conductivities
     const real *fraction,   // optional (ncells) of phase 1, for spheres
@@ -69,7 +74,7 @@ KERNEL unit_cell_3d(
         int round = microstructure == SPHERES || microstructure == FITTED_SPHERES;
         real most = round ? R(0.52359877559829887308) : R(1);
         read_input(team, ncells, nimage, image, phases, fraction, most, &in);
-        make_faces(microstructure, level, labels, image, &in, VALUE);
+        make_faces(microstructure, level, labels, nsub, image, &in, VALUE);
         set_up_levels(level, nlevel);
         solve_loads(level, nlevel, v, before, team, ncells, in.contrast, tolerance, max_iterations, &told);
         energies(level, v, energy);
@@ -86,7 +91,7 @@ KERNEL unit_cell_3d(
         if (tangent || corrector) find_black(level, v);
         if (corrector) write_corrector(level, v, team, ncells, corrector);
         for (int by = 0; tangent && by < naxis * nphase; ++by) {
-            make_faces(microstructure, level, labels, image, &in, by);
+            make_faces(microstructure, level, labels, nsub, image, &in, by);
             add_products(level, v, energy);
             TEAM_ONCE FOR_EACH_LANE(l) if (HAS_CELL(team, l, ncells)) for (int k = 0; k < NCOMPONENT; ++k) {
                 real spoil = in.bad[l] ? R(0) / R(!in.bad[l]) : 0;

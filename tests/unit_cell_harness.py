@@ -50,6 +50,7 @@ def solve_image(labels, phases, tolerance, max_iterations, dtype="float64", **ch
         nphase=nphase,
         naxis=naxis,
         nimage=len(images),
+        nsub=1,
         nword=SCRATCH_WORDS[ndim] if dtype == "float64" else {2: 16, 3: 14}[ndim],
         microstructure=0,
         max_iterations=max_iterations,

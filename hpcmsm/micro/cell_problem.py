@@ -86,13 +86,13 @@ class CellProblem:
             phases: conductivities in W/(m K), shape (naxis, nphase, n); naxis is 1, or ndim where phases
                 conduct differently along the axes; with full tensors it is ncomponent.
             fraction: of phase 1, shape (n,), for microstructures that have one.
-            labels, image: several images (nimage, ...) int32 in place of the microstructure's own, and which
-                of them each cell has, shape (n,) int32; a number that is none of theirs is bad input.
+            labels, image: several images (nimage, ...) int32, marked where they have sub-samples, in place of
+                the microstructure's own, and which of them each cell has, shape (n,) int32; a number that is none of theirs is bad input.
             before: state to start from, shape (nstate, n).
             also: which of "state", "corrector", "tangent", with full tensors "gradient", to give besides.
         """
         if labels is None and self.microstructure.labels is not None:
-            labels = self.microstructure.labels[None]
+            labels = self.microstructure.kernel_labels[None]
         kernel, cell = self._kernel, self.microstructure
         naxis, nphase, ncells = phases.shape
 
@@ -108,7 +108,7 @@ class CellProblem:
         if self.full:
             kind = {"npoint": self.npoint, "gradient": found.gradient}
         else:
-            kind = {"nred": self.npoint // 2, "naxis": naxis}
+            kind = {"nred": self.npoint // 2, "naxis": naxis, "nsub": cell.subsamples}
             kind |= {"microstructure": cell.number, "fraction": there(fraction)}
         kernel(
             **kind,

@@ -34,6 +34,11 @@ class Kind:
     count: bool = False
     length: bool = False
 
+    @property
+    def inclusions(self) -> bool | None:
+        """Whether phase 1 lies in pieces in phase 0; None where it depends."""
+        return None if self.length else self.fraction
+
 
 KINDS = {
     "random_discs": Kind((2,), "equal discs that do not overlap", count=True),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hpcmsm.errors import ConfigError
+from hpcmsm.micro.subsamples import SAMPLES, SAMPLES_OF_INCLUSIONS, are_inclusions, checked_subsamples, marked
 
 # Named microstructures: number in the kernel, largest fraction of phase 1 (None: not adjustable).
 IMAGE, LAMINATE = 0, "laminate"
@@ -36,10 +38,11 @@ class Microstructure:
         name: "laminate", "cylinders", "checkerboard", "spheres" or "image".
         number: what the kernel calls it.
         resolution: points a side.
-        labels: phase of each point [z,] y, x, shape (resolution,) * ndim int32; None if it follows
-            from the fraction.
+        labels: phase of each point or sub-sample [z,] y, x, shape (resolution * subsamples,) * ndim int32;
+            None if it follows from the fraction.
         largest_fraction: of phase 1; None where the image fixes the fractions.
         grid: "even", or "fitted": the lines of points follow the inclusion, see `make_microstructure`.
+        subsamples: of a point, a side.
     """
 
     name: str
@@ -48,6 +51,12 @@ class Microstructure:
     labels: np.ndarray | None
     largest_fraction: float | None
     grid: str = "even"
+    subsamples: int = 1
+
+    @cached_property
+    def kernel_labels(self) -> np.ndarray:
+        """Labels as the kernel takes them, int32: those of sub-samples are marked."""
+        return self.labels if self.subsamples == 1 else marked(self.labels, self.subsamples).astype(np.int32)
 
     @property
     def ndim(self) -> int:
@@ -77,7 +86,12 @@ class Microstructure:
 
 
 def make_microstructure(
-    microstructure, resolution: int | None, nphase: int, grid: str = "even"
+    microstructure,
+    resolution: int | None,
+    nphase: int,
+    grid: str = "even",
+    subsamples: int = 1,
+    inclusions: bool | None = None,
 ) -> Microstructure:
     """Check a microstructure and how finely it is resolved.
 
@@ -88,12 +102,16 @@ def make_microstructure(
         nphase: number of phases there are properties for.
         grid: "even"; or, for cylinders and spheres, "fitted": lines of points move with the inclusion, which
             then lies at the same points for any fraction, so that K is a smooth function of it.
+        subsamples: pixels of an image that make up a point, a side: 1, or an even number. What the phases in
+            a point conduct then follows from how they lie in it.
+        inclusions: whether phase 1 lies in pieces in phase 0, of images with subsamples; None: look.
     Raises:
         ConfigError: a name that does not exist, an image that does not fit, ...
     """
     if isinstance(microstructure, np.ndarray):
         check_grid(grid, microstructure)
-        return _from_image(microstructure, resolution, nphase)
+        subsamples = checked_subsamples(subsamples, nphase)
+        return _from_image(microstructure, resolution, nphase, subsamples, inclusions)
     if microstructure not in NAMED:
         close = difflib.get_close_matches(str(microstructure), NAMED, 1)
         advice = f"did you mean '{close[0]}'?" if close else "give one of them, or an image"
@@ -101,6 +119,11 @@ def make_microstructure(
             f"microstructure must be one of {', '.join(NAMED)}, got '{microstructure}'; {advice}"
         )
     check_grid(grid, microstructure)
+    if subsamples != 1:
+        raise ConfigError(
+            f"subsamples must be 1 for '{microstructure}', got {subsamples}; its faces know the exact shares "
+            "of the phases"
+        )
     if nphase != 2:
         raise ConfigError(
             f"microstructure '{microstructure}' must have 2 phases, got {nphase}; name matrix and inclusion"
@@ -146,21 +169,39 @@ def _checked_resolution(resolution: int, ndim: int) -> int:
     return int(resolution)
 
 
-def _from_image(image: np.ndarray, resolution: int | None, nphase: int) -> Microstructure:
+def _from_image(
+    image: np.ndarray, resolution: int | None, nphase: int, subsamples: int, inclusions: bool | None
+) -> Microstructure:
     _check_shape(image.shape)
     labels = _labels(image, nphase)
     side = labels.shape[0]
     if resolution is None:
-        resolution = side
-    if _checked_resolution(resolution, image.ndim) % side:
+        if side % subsamples:
+            raise ConfigError(
+                f"subsamples must divide the {side} pixels of the image, got {subsamples}; give a resolution"
+            )
+        resolution = side // subsamples
+    fine = _checked_resolution(resolution, image.ndim) * subsamples
+    if fine % side:
         raise ConfigError(
-            f"resolution must be a multiple of the {side} pixels of the image, got {resolution}; "
-            "leave it out for one point per pixel"
+            f"resolution must be a multiple of the {side} pixels of the image, got {resolution}"
+            + (f" times {subsamples} sub-samples; " if subsamples > 1 else "; ")
+            + f"leave it out for one {'sub-sample' if subsamples > 1 else 'point'} per pixel"
         )
-    fine = labels
+    if fine > LARGEST[image.ndim]:
+        raise ConfigError(
+            f"resolution times subsamples must be at most {LARGEST[image.ndim]}, got {resolution} times "
+            f"{subsamples}; lower one of them"
+        )
     for axis in range(labels.ndim):
-        fine = fine.repeat(resolution // side, axis=axis)
-    return Microstructure("image", IMAGE, resolution, np.ascontiguousarray(fine), None)
+        labels = labels.repeat(fine // side, axis=axis)
+    number = IMAGE
+    if subsamples > 1:
+        inclusions = are_inclusions(labels) if inclusions is None else inclusions
+        number = SAMPLES_OF_INCLUSIONS if inclusions else SAMPLES
+    return Microstructure(
+        "image", number, resolution, np.ascontiguousarray(labels), None, subsamples=subsamples
+    )
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:

@@ -93,6 +93,11 @@ class UnitCell(MicroModel):
             is a smooth function of the fraction (at contrast 10 and 32 points a side to 1e-5, on an even
             grid to 1e-3) and as near to the truth. Where inclusions are small or nearly touch, it takes
             more iterations, and they may leave 1.4 tolerances.
+        subsamples: pixels of an image that make up a point, a side (1, 2, 4, ..., 16): links between points
+            get what strips along them or slices across them conduct. Errors of a library then hardly differ
+            from one realisation to the next, and are up to eight times smaller (Voronoi, islands, inclusions
+            that conduct worse).
+        inclusions: of an image with subsamples, whether phase 1 lies in pieces in phase 0; None: look.
         warm_start: start from the cell's last solution, which then is its state (ndim / 2 numbers per
             point); the answer is as good, after fewer iterations where inputs change little. A cell that
             a surrogate answered starts anew.
@@ -122,9 +127,13 @@ class UnitCell(MicroModel):
         ndim: int | None = None,
         warm_start: bool = False,
         grid: str = "even",
+        subsamples: int = 1,
+        inclusions: bool | None = None,
     ):
         self.nphase = len(conductivities)
-        self.microstructure = make_microstructure(microstructure, resolution, self.nphase, grid)
+        self.microstructure = make_microstructure(
+            microstructure, resolution, self.nphase, grid, subsamples, inclusions
+        )
         self.ndim = checked_dimension(ndim, self.microstructure.ndim)
         self.tolerance, self.max_iterations = checked_limits(tolerance, max_iterations)
         self.fraction = self._checked_fraction(fraction)
@@ -310,6 +319,7 @@ class UnitCell(MicroModel):
         }
         known = {"fraction": self.fraction, "phases": list(self.phases) or None}
         known["warm_start"] = self.warm_start or None
+        known["subsamples"] = self.microstructure.subsamples if self.microstructure.subsamples > 1 else None
         known["grid"] = self.microstructure.grid if self.microstructure.grid != "even" else None
         return facts | {name: value for name, value in known.items() if value is not None}
 

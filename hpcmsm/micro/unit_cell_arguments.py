@@ -51,12 +51,17 @@ def check_tensors(microstructure: Microstructure, conductivities: tuple, section
     """Refuse what the cell problem of full tensors does not know.
 
     Raises:
-        ConfigError: a named microstructure with a fraction, or tensors that a section cannot show.
+        ConfigError: a named microstructure with a fraction, subsamples, or tensors that a section cannot show.
     """
     if microstructure.labels is None and microstructure.name != LAMINATE:
         raise ConfigError(
             f"conductivities of '{microstructure.name}' must have no cross terms, got a full tensor; draw "
             "the microstructure, such as 'random_discs', or give it as an image"
+        )
+    if microstructure.subsamples > 1:
+        raise ConfigError(
+            f"subsamples must be 1 where conductivities have cross terms, got {microstructure.subsamples}; "
+            "raise the resolution instead"
         )
     if section and any(part is not None for row in (3, 4) for part in conductivities[row]):
         raise ConfigError(

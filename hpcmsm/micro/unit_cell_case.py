@@ -41,7 +41,9 @@ class Options(Section):
     and named sections go on along z. seed, count (of inclusions or grains) and correlation_length (a part
     of the cell's side) are of those that are drawn. warm_start: begin with the cell's last solution,
     which is then part of its state. grid: "even", or "fitted" for cylinders and spheres: the lines of
-    points follow the inclusion, so that K is a smooth function of the fraction.
+    points follow the inclusion, so that K is a smooth function of the fraction. subsamples: of what is drawn
+    and of images, how many pixels (a side) make up a point; what they conduct together is found from how
+    the phases lie in them.
     """
 
     microstructure: str
@@ -58,6 +60,7 @@ class Options(Section):
     fraction: Real | None = None
     warm_start: bool = False
     grid: str = "even"
+    subsamples: Count = 1
 
 
 def from_case(
@@ -92,8 +95,10 @@ def from_case(
         "ndim": ndim,
         "warm_start": options.warm_start,
         "grid": options.grid,
+        "subsamples": options.subsamples,
     }
     drawn = options.microstructure in KINDS  # then the labels say the fraction
+    known["inclusions"] = KINDS[options.microstructure].inclusions if drawn else None
     if labels is None:
         return UnitCell(shape, fraction=None if drawn else options.fraction, **known)
     fractions = None
@@ -154,7 +159,7 @@ def recipe_of(options: Options) -> Recipe:
     return Recipe(
         name,
         ndim,
-        options.resolution or DEFAULT_RESOLUTION,
+        (options.resolution or DEFAULT_RESOLUTION) * options.subsamples,
         nphase=len(options.phases),
         seed=options.seed,
         fraction=options.fraction,

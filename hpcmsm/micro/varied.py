@@ -9,6 +9,7 @@ import numpy as np
 from hpcmsm.fields import Field
 from hpcmsm.micro.cell_problem import Solution
 from hpcmsm.micro.microstructure import make_microstructure
+from hpcmsm.micro.subsamples import MOST_PHASES
 from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.parallel import random_uniform
 
@@ -103,11 +104,13 @@ class VariedUnitCell(UnitCell):
         numbers, place, known = self._realisations(inputs)
         most = max(1, MOST_POINTS // self.microstructure.labels.size)
         turn = np.where(known, place // most, 0)  # a cell without a microstructure becomes a status
-        calls = [np.flatnonzero(turn == number) for number in range(max(1, -(-numbers.size // most)))]
+        # Cells of a realisation side by side: the kernel reads their image once for several of them.
+        order = np.argsort(place, kind="stable")
+        calls = [order[turn[order] == number] for number in range(max(1, -(-numbers.size // most)))]
         answers = []
         for number, which in enumerate(calls):
             some = numbers[number * most : (number + 1) * most].astype(np.int64)
-            stack = [self._labels_of(int(one)) for one in some] or [self.microstructure.labels]
+            stack = [self._kernel_labels_of(int(one)) for one in some] or [self.microstructure.kernel_labels]
             image = np.where(known, place % most, -1)[which].astype(np.int32)
             part = np.ascontiguousarray(phases[:, :, which])
             start = None if before is None else np.ascontiguousarray(before[:, which])
@@ -135,14 +138,21 @@ class VariedUnitCell(UnitCell):
         ]
 
     def _labels_of(self, number: int) -> np.ndarray:
-        """Labels of a realisation, shape (n,) * ndim int32.
+        """Labels of a realisation, shape (n * subsamples,) * ndim int32."""
+        labels = self._kernel_labels_of(number)
+        return labels if self.microstructure.subsamples == 1 else labels % MOST_PHASES
+
+    def _kernel_labels_of(self, number: int) -> np.ndarray:
+        """The same as the kernel takes them.
 
         The first ones are kept: as all cells ask in turn, to keep the latest would be to keep none.
         """
         if number in self._kept:
             return self._kept[number].astype(np.int32)
-        resolution = self.microstructure.resolution
-        labels = make_microstructure(self.labels(number), resolution, self.nphase).labels
+        cell = self.microstructure
+        labels = make_microstructure(
+            self.labels(number), cell.resolution, self.nphase, subsamples=cell.subsamples, inclusions=False
+        ).kernel_labels
         if self.nphase <= 256 and (len(self._kept) + 1) * labels.size <= MOST_KEPT:
             self._kept[number] = labels.astype(np.uint8)
         return labels

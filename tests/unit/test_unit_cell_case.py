@@ -42,6 +42,15 @@ def test_drawn_microstructures_get_their_options():
     assert field.phase_fractions(np.array([[300.0]]))[1] == pytest.approx(0.4, abs=1e-3)
 
 
+def test_drawn_microstructures_may_be_finer_than_the_grid():
+    model = make(microstructure="random_discs", fraction=0.4, resolution=16, subsamples=4)
+    assert model.microstructure.resolution == 16 and model.facts()["subsamples"] == 4
+    assert np.array_equal(model.microstructure.labels, Recipe("random_discs", 2, 64, fraction=0.4).labels(0))
+    library = make(microstructure="voronoi", realisations=3, resolution=8, subsamples=2)
+    assert library.labels_of(np.array([[300.0], [2.0]])).shape == (16, 16)
+    assert [model.microstructure.number for model in (model, library)] == [7, 6]
+
+
 def test_a_material_may_conduct_differently_along_the_axes():
     anisotropic = MATERIALS | {"fibre": Material(conductivity=[2.0, 3.0, "20 + 0 * temperature"])}
     section = MicroSection(
@@ -75,6 +84,9 @@ def test_named_microstructures_still_take_a_fraction_of_the_cell():
         (dict(microstructure="laminate", phases=["resin", "glass"]), r"add a table \[materials.glass\]"),
         (dict(microstructure="cylinders", grid="fit"), "micro.grid must be one of even, fitted, got 'fit'"),
         (dict(microstructure="voronoi", grid="fitted"), "micro.grid must be 'even' for 'voronoi'"),
+        (dict(microstructure="voronoi", subsamples=5), "subsamples must be 1 or an even number"),
+        (dict(microstructure="spheres", subsamples=8), "subsamples must be 1 for 'spheres', got 8"),
+        (dict(microstructure="voronoi", subsamples=0), "micro.subsamples"),
         (dict(microstructure="cylindres", grid="fitted"), "did you mean 'cylinders'"),
         (dict(microstructure="laminate", phases=["resin", "fiber"]), "did you mean 'fibre'"),
     ],

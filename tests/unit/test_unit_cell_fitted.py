@@ -120,7 +120,7 @@ def test_single_precision_gives_the_same():
     kernel, outputs = Kernel.load("unit_cell", "unit_cell_2d", dtype="float32"), np.empty((3, 17), "float32")
     status, iterations, residual = np.empty(17, np.int32), np.empty(17, np.int32), np.empty(17, "float32")
     nothing = dict.fromkeys(("labels", "image", "before", "after", "corrector", "tangent"))
-    sizes = {"ncells": 17, "n": 16, "nred": 128, "nphase": 2, "naxis": 1, "nimage": 1, "nword": 16}
+    sizes = {"ncells": 17, "n": 16, "nred": 128, "nphase": 2, "naxis": 1, "nimage": 1, "nsub": 1, "nword": 16}
     found = {"conductivity": outputs, "residual": residual, "iterations": iterations, "status": status}
     phases = np.ascontiguousarray(np.broadcast_to([[[1.0], [10.0]]], (1, 2, 17)), "float32")
     kernel(
