@@ -87,7 +87,8 @@ class CellProblem:
                 conduct differently along the axes; with full tensors it is ncomponent.
             fraction: of phase 1, shape (n,), for microstructures that have one.
             labels, image: several images (nimage, ...) int32, marked where they have sub-samples, in place of
-                the microstructure's own, and which of them each cell has, shape (n,) int32; a number that is none of theirs is bad input.
+                the microstructure's own, and which of them each cell has, shape (n,) int32; a number that
+                is none of theirs is bad input.
             before: state to start from, shape (nstate, n).
             also: which of "state", "corrector", "tangent", with full tensors "gradient", to give besides.
         """

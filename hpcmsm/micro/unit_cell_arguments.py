@@ -51,7 +51,8 @@ def check_tensors(microstructure: Microstructure, conductivities: tuple, section
     """Refuse what the cell problem of full tensors does not know.
 
     Raises:
-        ConfigError: a named microstructure with a fraction, subsamples, or tensors that a section cannot show.
+        ConfigError: a named microstructure with a fraction, sub-samples, or tensors that a section does
+            not show.
     """
     if microstructure.labels is None and microstructure.name != LAMINATE:
         raise ConfigError(

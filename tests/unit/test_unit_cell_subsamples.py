@@ -166,6 +166,10 @@ def test_inclusions_are_told_from_what_hangs_together():
         ({"subsamples": 2, "resolution": 12}, "multiple of the 16 pixels of the image, got 12 times 2"),
         ({"subsamples": 16, "resolution": 128}, "resolution times subsamples must be at most 1024, got 128"),
         ({"subsamples": 2, "microstructure": "cylinders"}, "subsamples must be 1 for 'cylinders', got 2"),
+        (
+            {"subsamples": 2, "conductivities": [constants(1.0, 2.0, 0.1), *constants(1.0)]},
+            "have cross terms",
+        ),
         ({"subsamples": 2, "conductivities": constants(*[1.0] * 33)}, "must be 1 for more than 32 phases"),
     ],
 )
