@@ -128,7 +128,7 @@ def test_anisotropic_laminate_has_its_means_along_each_axis():
 
 
 def test_number_of_conductivities_must_fit_the_dimension():
-    with pytest.raises(ConfigError, match="one function or 3, one per axis, got 2"):
+    with pytest.raises(ConfigError, match="one function, 3, one per axis, or 6, one per component, got 2"):
         UnitCell("spheres", [constants(1.0)[0], constants(1.0, 2.0)])
     with pytest.raises(ConfigError, match="ndim must be 3 for this microstructure, got 2"):
         UnitCell("spheres", constants(1.0, 2.0), ndim=2)
