@@ -44,6 +44,9 @@ class Gate(Closure):
         gate, training: sections of the case file.
         seed: of the random decisions.
         timers: where phases are counted.
+
+    Attributes:
+        verdict: decisions about the cells of the last batch.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Gate(Closure):
         self.ledger = Ledger(comm)
         self.records = Records(comm, seed, self.inputs, self.outputs)
         self.trainer = Trainer(surrogate, replay, training, self.tolerance.goal_of, comm, timers)
+        self.verdict: Verdict | None = None
         self.dt = 0.0  # length of the steps that were learnt, where it matters
         # The step under way, and the cells that have left the surrogate in it.
         self._left: tuple[int, np.ndarray] | None = None
@@ -99,7 +103,8 @@ class Gate(Closure):
         with self.timers.phase("surrogate"):
             predicted, score = self._predict(batch)
         with self.timers.phase("gate"):
-            served, verdict = self._judge(batch, predicted, score)
+            served, self.verdict = self._judge(batch, predicted, score)
+            verdict = self.verdict
             asked = np.flatnonzero(verdict.asked)
             question = batch.take(asked)
         truth = self.inner.evaluate(question)
@@ -145,7 +150,7 @@ class Gate(Closure):
             accepted &= ~np.isin(batch.ids, left)
         self._left = (batch.step, np.union1d(left, batch.ids[~accepted]))
         audited = accepted & (random_uniform("audit", self.seed, batch.step, batch.ids) < self.gate.audit)
-        return served, Verdict(candidate, accepted, audited, allowed)
+        return served, Verdict(candidate, accepted, audited, bound, allowed)
 
     def _allowed(self, batch, predicted, bound, candidate) -> np.ndarray:
         """Collective. What the bound of each cell may be, (n,); a budget is shared out once a step."""

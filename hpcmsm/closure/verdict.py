@@ -15,18 +15,25 @@ class Verdict:
         candidate: nothing but the size of the score stands against the surrogate; bool.
         accepted: the surrogate's answer is good enough; bool.
         audited: accepted, and evaluated truly all the same; bool.
-        allowed: what the bound of the error might be at most.
+        bound: what the error of the surrogate's answer stays below; infinity before there is one.
+        allowed: what the bound might be at most.
     """
 
     candidate: np.ndarray
     accepted: np.ndarray
     audited: np.ndarray
+    bound: np.ndarray
     allowed: np.ndarray
 
     @property
     def asked(self) -> np.ndarray:
         """Cells that the micro model must answer."""
         return ~self.accepted | self.audited
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """Per cell, int8: 0 fell back, 1 accepted, 2 audited."""
+        return self.accepted.astype(np.int8) + self.audited
 
     @property
     def counts(self) -> dict[str, int]:
@@ -40,4 +47,4 @@ class Verdict:
 def nobody(ncells: int) -> Verdict:
     """All cells fall back, as before the first training."""
     none = np.zeros(ncells, dtype=bool)
-    return Verdict(~none, none, none, np.zeros(ncells))
+    return Verdict(~none, none, none, np.full(ncells, np.inf), np.zeros(ncells))
