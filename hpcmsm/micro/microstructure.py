@@ -10,7 +10,14 @@ from functools import cached_property
 import numpy as np
 
 from hpcmsm.errors import ConfigError
-from hpcmsm.micro.subsamples import SAMPLES, SAMPLES_OF_INCLUSIONS, are_inclusions, checked_subsamples, marked
+from hpcmsm.micro.subsamples import (
+    SAMPLES,
+    SAMPLES_OF_INCLUSIONS,
+    are_inclusions,
+    check_size,
+    checked_subsamples,
+    marked,
+)
 
 # Named microstructures: number in the kernel, largest fraction of phase 1 (None: not adjustable).
 IMAGE, LAMINATE = 0, "laminate"
@@ -188,11 +195,7 @@ def _from_image(
             + (f" times {subsamples} sub-samples; " if subsamples > 1 else "; ")
             + f"leave it out for one {'sub-sample' if subsamples > 1 else 'point'} per pixel"
         )
-    if fine > LARGEST[image.ndim]:
-        raise ConfigError(
-            f"resolution times subsamples must be at most {LARGEST[image.ndim]}, got {resolution} times "
-            f"{subsamples}; lower one of them"
-        )
+    check_size(resolution, subsamples, LARGEST[image.ndim])
     for axis in range(labels.ndim):
         labels = labels.repeat(fine // side, axis=axis)
     number = IMAGE

@@ -33,6 +33,15 @@ def checked_subsamples(subsamples: int, nphase: int) -> int:
     return int(subsamples)
 
 
+def check_size(resolution: int, subsamples: int, largest: int) -> None:
+    """Raise a ConfigError if there are more sub-samples a side than a cell may have."""
+    if resolution * subsamples > largest:
+        raise ConfigError(
+            f"resolution times subsamples must be at most {largest}, got {resolution} times {subsamples}; "
+            "lower one of them"
+        )
+
+
 def marked(labels: np.ndarray, subsamples: int) -> np.ndarray:
     """Labels of sub-samples, the first one of each link marked where the link holds several phases.
 

@@ -13,9 +13,10 @@ from hpcmsm.config import Angles, CellField, Count, Material, MicroSection, Real
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import Field
 from hpcmsm.micro.generators import KINDS, Recipe
-from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, NAMED, NAMED_IN_3D, check_grid
+from hpcmsm.micro.microstructure import DEFAULT_RESOLUTION, LARGEST, NAMED, NAMED_IN_3D, check_grid
 from hpcmsm.micro.nested import given_field
 from hpcmsm.micro.nested_case import material_conductivities
+from hpcmsm.micro.subsamples import check_size, checked_subsamples
 from hpcmsm.micro.tensors import IN_PLANE, check_definite, drawn_angles, rotation, turned
 from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.micro.varied import VariedUnitCell
@@ -156,10 +157,13 @@ def recipe_of(options: Options) -> Recipe:
         raise ConfigError(f"micro.microstructure must be one of {known}, got '{name}'; {advice}")
     # A section is all that is needed of fibres.
     ndim = 2 if name == "random_fibres" else options.ndim or KINDS[name].ndims[0]
+    resolution, subsamples = options.resolution or DEFAULT_RESOLUTION, options.subsamples
+    if checked_subsamples(subsamples, len(options.phases)) > 1:
+        check_size(resolution, subsamples, LARGEST[ndim])
     return Recipe(
         name,
         ndim,
-        (options.resolution or DEFAULT_RESOLUTION) * options.subsamples,
+        resolution * subsamples,
         nphase=len(options.phases),
         seed=options.seed,
         fraction=options.fraction,

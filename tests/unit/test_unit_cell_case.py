@@ -87,6 +87,8 @@ def test_named_microstructures_still_take_a_fraction_of_the_cell():
         (dict(microstructure="voronoi", subsamples=5), "subsamples must be 1 or an even number"),
         (dict(microstructure="spheres", subsamples=8), "subsamples must be 1 for 'spheres', got 8"),
         (dict(microstructure="voronoi", subsamples=0), "micro.subsamples"),
+        (dict(microstructure="voronoi", subsamples=2000), "up to 16, got 2000"),
+        (dict(microstructure="voronoi", subsamples=8, resolution=256), "at most 1024, got 256 times 8"),
         (dict(microstructure="cylindres", grid="fitted"), "did you mean 'cylinders'"),
         (dict(microstructure="laminate", phases=["resin", "fiber"]), "did you mean 'fibre'"),
     ],
