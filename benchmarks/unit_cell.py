@@ -11,7 +11,8 @@ faces for nothing. Both are asserted first: against each other, and against Rayl
 
 Beside each time stand operations and bytes, both by count, as part of the machine's own limits: the peak of
 fused multiply-adds, and a triad over as many bytes as the solver works on at a time, which is what it can
-get out of that level of the caches. Then iterations of three preconditioners on easy and hard cells.
+get out of that level of the caches. Then iterations of three preconditioners on easy and hard cells, and
+turned grains beside the same ones without cross terms.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ import sphere_oracle  # noqa: E402
 
 from hpcmsm.batch import Batch  # noqa: E402
 from hpcmsm.micro.cell_problem import SCRATCH_WORDS  # noqa: E402
+from hpcmsm.micro.generators import Recipe  # noqa: E402
+from hpcmsm.micro.tensors import IN_PLANE, drawn_angles, matrices, rotation, turned  # noqa: E402
 from hpcmsm.micro.unit_cell import UnitCell  # noqa: E402
 from hpcmsm.provenance import provenance  # noqa: E402
 
@@ -45,6 +48,8 @@ SIZES = ((2, 32, 256, 16), (2, 64, 256, 16), (3, 16, 64, 4), (3, 32, 16, 2))
 NAMES = {2: "cylinders", 3: "spheres"}
 FRACTIONS = {2: (0.15, 0.65), 3: (0.1, 0.45)}
 CONTRASTS = (10.0, 100.0, 1e4)
+# Turned grains: dimension, points a side, cells of a batch; grains in a cell, and their anisotropy.
+GRAINS, NGRAIN, CRYSTAL = ((2, 64, 64), (3, 32, 8)), 16, 10.0
 HIGHEST = 100.0  # contrast up to which NumPy and the multipole solution are asked, too
 GRID_ERROR = {10.0: 1.2e-2, 100.0: 0.12}  # of the coarsest grid, against the multipole solution
 LANES = 8
@@ -80,6 +85,7 @@ def main(arguments: list[str] | None = None) -> dict:
             for rule in RULES if contrast <= HIGHEST else ("conductivity",):
                 rows.append(measure(size, contrast, rule, streams, peak, options))
     hard = [algorithms(ndim, n, contrast) for ndim, n in ((2, 32), (3, 16)) for contrast in CONTRASTS]
+    grains = [turned_grains(ndim, n, ncells, options.repeats) for ndim, n, ncells in GRAINS]
     overhead = call_overhead(options.repeats)
     print(f"one cell of 4 x 4 points: {overhead:.1f} us a call")
     result = {
@@ -87,6 +93,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "peak_gflops": peak,
         "rows": rows,
         "iterations": hard,
+        "turned_grains": grains,
         "us_smallest_call": overhead,
     }
     if options.output:
@@ -229,6 +236,42 @@ def algorithms(ndim: int, n: int, contrast: float) -> dict:
         row[f"fft_{name}"] = int(oracles.fft_pcg(faces, 1e-6, 3000)[1][0])
         row[f"jacobi_{name}"] = int(oracles.fft_pcg(faces, 1e-6, 3000, jacobi=True)[1][0])
     print("iterations: " + ", ".join(f"{name} {value:g}" for name, value in row.items()), flush=True)
+    return row
+
+
+def turned_grains(ndim: int, n: int, ncells: int, repeats: int) -> dict:
+    """A polycrystal, 10 to 1 along one axis, and the same cell without the cross terms of its tensors.
+
+    Asserts what is known of it: in 2D det K is that of the crystal, in 3D K lies between the extremes.
+    """
+    labels = Recipe("voronoi", ndim, n, nphase=NGRAIN, count=NGRAIN).labels()
+    along = [np.ones_like, *[lambda temperature: np.full_like(temperature, 1.0 / CRYSTAL)] * 2]
+    grains = []
+    for grain in range(NGRAIN):
+        turn = rotation(drawn_angles(1, grain, NGRAIN, ndim))
+        parts = turned([*along, None, None, None], turn, "crystal")
+        grains.append(parts if ndim == 3 else [parts[row] for row in IN_PLANE])
+    inputs = np.full((1, ncells), 300.0)
+    row = {"ndim": ndim, "resolution": n, "crystal": CRYSTAL, "grains": NGRAIN}
+    for name, phases in (("full", grains), ("diagonal", [phase[:ndim] for phase in grains])):
+        cell = UnitCell(labels, phases, tolerance=1e-6)
+        found = cell.solve(inputs)
+        k = matrices(found.outputs)[0]
+        exact = abs(np.linalg.det(k) * CRYSTAL - 1.0) < 0.1 if ndim == 2 else True
+        inside = 1.0 / CRYSTAL < np.linalg.eigvalsh(k)[0] < np.linalg.eigvalsh(k)[-1] < 1.0
+        if found.status.any() or not inside or (name == "full" and not exact):
+            raise AssertionError(f"K of a polycrystal must be near what is known of it, got {k.tolist()}")
+        least, middle = timed(lambda cell=cell: cell.solve(inputs), max(3, repeats // 3))
+        row[f"{name}_us_per_cell"], row[f"{name}_us_per_cell_median"] = (
+            least / ncells * 1e6,
+            middle / ncells * 1e6,
+        )
+        row[f"{name}_iterations"] = int(found.iterations[0])
+    print(
+        f"{n}^{ndim}, {NGRAIN} turned grains: {row['full_us_per_cell']:.0f} us, {row['full_iterations']} "
+        f"iterations; without cross terms {row['diagonal_us_per_cell']:.0f} us, {row['diagonal_iterations']}",
+        flush=True,
+    )
     return row
 
 

@@ -78,13 +78,25 @@ SEPARATE void eliminate_joints(Corner *corner)
         }
     }
     for (int i = 0; i < JOINTS; ++i) {
+        /* Joint i of the first axis touches only those of its parts 2 i and 2 i + 1: the others stay 0. */
+        int first = i < PARTS / 2, list[JOINTS + PARTS], njoint = 0, ncolumn;
+        for (int axis = 1; first && axis < DIM; ++axis) {
+            list[njoint++] = joint_of(2 * i, axis);
+            list[njoint++] = joint_of(2 * i + 1, axis);
+        }
+        for (int j = i + 1; !first && j < JOINTS; ++j) list[njoint++] = j;
+        ncolumn = njoint;
+        for (int c = first ? 2 * i : 0; c < (first ? 2 * i + 2 : PARTS); ++c) list[ncolumn++] = JOINTS + c;
         FOR_EACH_LANE(l) corner->inverse[i][l] = R(1) / corner->row[i][i][l];
-        /* Joints of the first axis do not touch each other. */
-        for (int j = i < PARTS / 2 ? PARTS / 2 : i + 1; j < JOINTS; ++j) {
+        for (int p = 0; p < njoint; ++p) {
+            int j = list[p];
             real factor[LANES];
             FOR_EACH_LANE(l) factor[l] = -corner->row[i][j][l] * corner->inverse[i][l];
-            for (int m = j; m < JOINTS + PARTS; ++m) FOR_EACH_LANE(l)
-                corner->row[j][m][l] = MUL_ADD(factor[l], corner->row[i][m][l], corner->row[j][m][l]);
+            for (int q = p; q < ncolumn; ++q) {
+                int m = list[q];
+                FOR_EACH_LANE(l)
+                    corner->row[j][m][l] = MUL_ADD(factor[l], corner->row[i][m][l], corner->row[j][m][l]);
+            }
         }
     }
 }
@@ -92,14 +104,18 @@ SEPARATE void eliminate_joints(Corner *corner)
 /* What remains of the energy: a weight for each pair of pixels, the first pixel's with all others first. */
 SEPARATE void find_pairs(const Corner *corner, real *pair)
 {
-    for (int c = 0, number = 0; c < PARTS; ++c) for (int d = c + 1; d < PARTS; ++d, ++number) {
-        real sum[LANES];
-        FOR_EACH_LANE(l) sum[l] = 0;
-        for (int i = 0; i < JOINTS; ++i) FOR_EACH_LANE(l) {
-            real first = corner->row[i][JOINTS + c][l] * corner->inverse[i][l];
-            sum[l] = MUL_ADD(first, corner->row[i][JOINTS + d][l], sum[l]);
+    for (int c = 0, number = 0; c < PARTS; ++c) {
+        real scaled[JOINTS][LANES];
+        for (int i = 0; i < JOINTS; ++i) FOR_EACH_LANE(l)
+            scaled[i][l] = corner->row[i][JOINTS + c][l] * corner->inverse[i][l];
+        for (int d = c + 1; d < PARTS; ++d, ++number) {
+            real sum[LANES];
+            int first = c / 2; /* the joint of the first axis between c and c + 1, if there is one */
+            FOR_EACH_LANE(l) sum[l] = d / 2 == first ? scaled[first][l] * corner->row[first][JOINTS + d][l] : R(0);
+            for (int i = PARTS / 2; i < JOINTS; ++i) FOR_EACH_LANE(l)
+                sum[l] = MUL_ADD(scaled[i][l], corner->row[i][JOINTS + d][l], sum[l]);
+            FOR_EACH_LANE(l) pair[number * LANES + l] = sum[l];
         }
-        FOR_EACH_LANE(l) pair[number * LANES + l] = sum[l];
     }
 }
 

@@ -179,6 +179,18 @@ def test_error_is_below_the_tolerance(contrast, tolerance):
         assert np.all(np.abs(matrices(k - exact)) < tolerance * scale)
 
 
+@pytest.mark.parametrize("contrast", [1e-4, 1e4])
+def test_contrast_of_ten_thousand_converges(contrast):
+    """Of an inclusion whose axes, like those of the matrix, are turned."""
+    centres = (np.arange(16) + 0.5) / 16 - 0.5
+    labels = (centres[:, None] ** 2 + centres**2 < 0.12).astype(int)
+    tensors = crystals(3.0, [20.0, 70.0]) * np.array([[1.0], [contrast]])
+    exact, _ = tensor_solution(labels, tensors)
+    found = solve(labels, tensors, tolerance=1e-6, max_iterations=200)
+    assert (found.status[0], found.iterations[0] < 60) == (0, True)
+    np.testing.assert_allclose(found.outputs[:, 0], exact, atol=1e-6 * exact.max())
+
+
 def test_iterations_hardly_grow_with_the_resolution():
     angles = np.random.default_rng(3).uniform(0, 180, 12)
     counts = []
