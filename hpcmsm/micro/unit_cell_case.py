@@ -211,6 +211,7 @@ def _conductivities(materials: dict[str, Material], options: Options, ndim: int)
         given = [drawn_angles(options.seed, number, given, ndim) for number in range(given)]
     who = f"materials.{name}.conductivity"
     grains = [turned(crystal, rotation(angles), who) for angles in given]
+    check_definite(grains[0], ndim, who)
     return [grain if ndim == 3 else [grain[row] for row in IN_PLANE] for grain in grains]
 
 
