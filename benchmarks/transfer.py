@@ -105,7 +105,7 @@ def main(arguments=None) -> dict:
     limit_threads()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--coarse", type=int, default=512, help="samples of the coarse unit cell")
+    parser.add_argument("--coarse", type=int, default=2048, help="samples of the coarse unit cell")
     parser.add_argument("--test", type=int, default=256, help="fine samples to be judged by")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument(
