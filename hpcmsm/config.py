@@ -232,7 +232,7 @@ class SurrogateSection(Section):
     load: a model file (relative to the case) that an ensemble begins with; it brings its own sizes.
     swap_after: steps from the beginning of a training to the swap of versions. With 0 every rank waits
         for it; else, after the first training, the next steps go on meanwhile, and where the swap
-        falls depends on no clock. Left out: an eighth of the steps since the training before.
+        falls depends on no clock. Left out: a fifth of the steps since the training before.
     """
 
     enabled: bool = True

@@ -18,7 +18,9 @@ from hpcmsm.timers import Timers
 MANY_FALLBACKS, FEW_NEW_SAMPLES = 0.2, 8
 # Where the case does not say how long a training may take: one step in so many since the last one began.
 # Fewer steps than the work lasts would be waited for; in more of them too much falls back to the micro model.
-STEPS_PER_STEP_OF_TRAINING = 8
+STEPS_PER_STEP_OF_TRAINING = 5
+# Part of the goal that a training aims at which nobody waits for: what it gains, fewer cells fall back later.
+UNHURRIED = 0.5
 NEVER = -1
 
 
@@ -26,7 +28,7 @@ class Trainer:
     """Trains a surrogate on a replay buffer, at the end of a step or while the next steps go on.
 
     With `surrogate.swap_after = n` a training that begins after step s ends after step s + n, whether
-    the work is done by then or is waited for; left out, n is an eighth of the steps since the training
+    the work is done by then or is waited for; left out, n is a fifth of the steps since the training
     before, and 0 while most of the answers are still to be learnt. So what answers in a step depends on no
     clock: not on the machine, nor on the number of ranks. A checkpoint between the two holds the samples
     that are learnt from; a run that is resumed from it begins the training again and ends it in the same
@@ -100,7 +102,8 @@ class Trainer:
 
     def _begin(self, swap_step: int, samples: Samples, waits: bool) -> None:
         self.trained_size, self.swap_step = len(samples), swap_step
-        self.lesson = self.surrogate.prepare(samples, self.goal_of(samples.outputs))
+        goal = self.goal_of(samples.outputs)
+        self.lesson = self.surrogate.prepare(samples, goal if waits else goal * UNHURRIED)
         self.work = Work(self.surrogate, self.lesson)
         if waits:
             self.work.run()

@@ -26,7 +26,7 @@ class Slow(Surrogate):
 
     def __init__(self, seconds=0.0, error=None):
         self.version, self.known, self.seconds, self.error = 0, 0, seconds, error
-        self.threads = []
+        self.threads, self.goals = [], []
 
     def predict(self, inputs):
         return np.full((1, inputs.shape[1]), self.known), np.zeros(inputs.shape[1])
@@ -36,6 +36,7 @@ class Slow(Surrogate):
 
     def study(self, lesson):
         self.threads.append(threading.current_thread().name)
+        self.goals.append(lesson.goal)
         time.sleep(self.seconds)
         if self.error:
             raise self.error
@@ -79,13 +80,14 @@ def test_at_once_it_is_trained_whenever_the_buffer_grew_by_its_part():
     assert set(trainer.surrogate.threads) == {"MainThread"}
 
 
-def test_left_out_a_training_may_take_an_eighth_of_the_steps_since_the_one_before():
+def test_left_out_a_training_may_take_a_fifth_of_the_steps_since_the_one_before():
     trainer = make(Slow(), growth=1.0)
     told = [trainer.swap_step for step in range(60) if history(trainer, step + 1, first=step)]
     # Begun with 10, 20, 40, 80 and 160 samples after the steps 1, 3, 7, 15 and 31.
     assert trainer.surrogate.threads == ["MainThread"] * 3 + ["training"] * 2
-    assert [step for step in range(60) if told[step] >= 0] == [15, 31, 32]
-    assert told[15] == 15 + (15 - 7) // 8 and told[31] == 31 + (31 - 15) // 8
+    assert [step for step in range(60) if told[step] >= 0] == [15, 31, 32, 33]
+    assert told[15] == 15 + (15 - 7) // 5 and told[31] == 31 + (31 - 15) // 5
+    assert trainer.surrogate.goals == [1e-3] * 3 + [0.5e-3] * 2, "there is time to aim lower"
     assert trainer.surrogate.known == 160
 
 
