@@ -79,6 +79,7 @@ class CellProblem:
         image: np.ndarray | None = None,
         before: np.ndarray | None = None,
         also: Sequence[str] = (),
+        number: int | None = None,
     ) -> Solution:
         """K of cells.
 
@@ -91,6 +92,7 @@ class CellProblem:
                 is none of theirs is bad input.
             before: state to start from, shape (nstate, n).
             also: which of "state", "corrector", "tangent", with full tensors "gradient", to give besides.
+            number: what the kernel calls these images, if not what it calls the microstructure.
         """
         if labels is None and self.microstructure.labels is not None:
             labels = self.microstructure.kernel_labels[None]
@@ -110,7 +112,7 @@ class CellProblem:
             kind = {"npoint": self.npoint, "gradient": found.gradient}
         else:
             kind = {"nred": self.npoint // 2, "naxis": naxis, "nsub": cell.subsamples}
-            kind |= {"microstructure": cell.number, "fraction": there(fraction)}
+            kind |= {"microstructure": cell.number if number is None else number, "fraction": there(fraction)}
         kernel(
             **kind,
             ncells=ncells,

@@ -209,7 +209,7 @@ def _from_image(
 
 def _check_shape(shape: tuple[int, ...]) -> None:
     """Refuse an image whose sides differ, with what would make them equal."""
-    if len(shape) not in (2, 3):
+    if len(shape) not in (2, 3) or 0 in shape:
         raise ConfigError(f"image must be a square or a cube, got shape {shape}; save one labelled image")
     if len(set(shape)) > 1:
         side, whole = min(shape), math.lcm(*shape)

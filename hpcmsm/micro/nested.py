@@ -13,7 +13,7 @@ from hpcmsm.errors import ConfigError, MicroError
 from hpcmsm.fields import Field, allocate, connect, rows_of
 from hpcmsm.micro.base import MicroModel
 from hpcmsm.micro.cell_problem import smallest_eigenvalue
-from hpcmsm.micro.tensors import COMPONENTS, components_of, matrices, rotation
+from hpcmsm.micro.tensors import COMPONENTS, PAIRS, matrices, rotation
 from hpcmsm.micro.unit_cell import WIENER_SLACK
 
 # Inputs of a lower model that are those of the cell around it; any other gets the name of the material
@@ -49,11 +49,19 @@ class Below:
 
     def tensor_above(self, tensor: np.ndarray) -> np.ndarray:
         """A tensor (3 or 6, n) of this model as the cell above sees it."""
-        ndim, order = len(self.axes), list(self.axes)
-        full = matrices(tensor)
-        order += [axis for axis in range(full.shape[-1]) if axis not in order]
-        turn = self.turn[: len(order), : len(order)]
-        return components_of((turn @ full[:, order][:, :, order] @ turn.T)[:, :ndim, :ndim])
+        full, ndim = matrices(tensor), len(self.axes)
+        order = [*self.axes, *(axis for axis in range(full.shape[-1]) if axis not in self.axes)]
+        # Not by matrix products, whose sums are rounded differently for other numbers of cells.
+        return np.stack(
+            [
+                sum(
+                    self.turn[i, k] * self.turn[j, m] * full[:, order[k], order[m]]
+                    for k in range(len(order))
+                    for m in range(len(order))
+                )
+                for i, j in PAIRS[ndim]
+            ]
+        )
 
 
 def make_below(
@@ -230,8 +238,8 @@ class NestedCell(MicroModel):
             fractions = self.phase_fractions(inputs)
             ndim = NDIM[outputs.shape[0]]
             above, below = outputs.copy(), -outputs
-            above[:ndim] -= (1 - WIENER_SLACK) / (fractions / least).sum(axis=0)
-            below[:ndim] += (1 + WIENER_SLACK) * (fractions * most).sum(axis=0)
+            above[:ndim] -= (1 - WIENER_SLACK) / sum(fractions / least)
+            below[:ndim] += (1 + WIENER_SLACK) * sum(fractions * most)
             return (smallest_eigenvalue(above) >= 0) & (smallest_eigenvalue(below) >= 0)
 
     def draw_fields(self, ids: np.ndarray) -> dict[str, np.ndarray]:

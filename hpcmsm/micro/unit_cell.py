@@ -245,7 +245,8 @@ class UnitCell(MicroModel):
 
     def _mean(self, inputs: np.ndarray, phases: np.ndarray) -> np.ndarray:
         """Arithmetic means over the phases, shape (naxis, n), of values (naxis, nphase, n)."""
-        return (self.phase_fractions(inputs) * phases).sum(axis=1)
+        # One phase after another: of a single cell, sum(axis=1) would add them up in another order.
+        return sum(share * phases[:, phase] for phase, share in enumerate(self.phase_fractions(inputs)))
 
     def admissible(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Whether K lies between Wiener's bounds: no eigenvalue of the differences is negative.

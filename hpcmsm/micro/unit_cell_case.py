@@ -173,6 +173,8 @@ def recipe_of(options: Options) -> Recipe:
 
 
 def _check_phases(labels: np.ndarray, name: str, phases: list[str]) -> None:
+    if not labels.size:
+        raise ConfigError(f"image '{name}' must hold some points, got shape {labels.shape}; save it again")
     nphase = int(labels.max()) + 1
     if nphase != len(phases):
         raise ConfigError(

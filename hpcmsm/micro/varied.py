@@ -9,7 +9,7 @@ import numpy as np
 from hpcmsm.fields import Field
 from hpcmsm.micro.cell_problem import Solution
 from hpcmsm.micro.microstructure import make_microstructure
-from hpcmsm.micro.subsamples import MOST_PHASES
+from hpcmsm.micro.subsamples import MOST_PHASES, SAMPLES, SAMPLES_OF_INCLUSIONS, are_inclusions
 from hpcmsm.micro.unit_cell import UnitCell
 from hpcmsm.parallel import random_uniform
 
@@ -53,9 +53,12 @@ class VariedUnitCell(UnitCell):
         **options,
     ):
         super().__init__(labels(0), conductivities, **options)
+        # Whether a realisation consists of inclusions may depend on it.
+        self._looks = self.microstructure.subsamples > 1 and options.get("inclusions") is None
         self.labels, self.number, self.seed, self.fractions = labels, number, seed, fractions
         self.inputs = (*self.inputs, realisation_field(number))
         self._kept: dict[int, np.ndarray] = {}
+        self._kinds: dict[int, int] = {}
         if number is None:
             self.no_surrogate = (
                 "with micro.realisations = 'own' no two cells are alike, and inputs do not tell a surrogate "
@@ -100,21 +103,26 @@ class VariedUnitCell(UnitCell):
         before: np.ndarray | None = None,
         also: Sequence[str] = (),
     ) -> Solution:
-        """One kernel call for all cells, or several where they have very many microstructures."""
+        """One kernel call for all cells, or several where these have many microstructures or two kinds."""
         numbers, place, known = self._realisations(inputs)
         most = max(1, MOST_POINTS // self.microstructure.labels.size)
-        turn = np.where(known, place // most, 0)  # a cell without a microstructure becomes a status
+        kinds = np.array([*(self._kind_of(int(one)) for one in numbers), self.microstructure.number])
+        # A cell without a microstructure becomes a status.
+        kind, turn = kinds[np.where(known, place, -1)], np.where(known, place // most, 0)
         # Cells of a realisation side by side: the kernel reads their image once for several of them.
         order = np.argsort(place, kind="stable")
-        calls = [order[turn[order] == number] for number in range(max(1, -(-numbers.size // most)))]
+        pairs = sorted(set(zip(turn.tolist(), kind.tolist(), strict=True))) or [(0, int(kinds[-1]))]
+        calls = [order[(turn[order] == one) & (kind[order] == other)] for one, other in pairs]
         answers = []
-        for number, which in enumerate(calls):
+        for (number, kernel_number), which in zip(pairs, calls, strict=True):
             some = numbers[number * most : (number + 1) * most].astype(np.int64)
             stack = [self._kernel_labels_of(int(one)) for one in some] or [self.microstructure.kernel_labels]
             image = np.where(known, place % most, -1)[which].astype(np.int32)
             part = np.ascontiguousarray(phases[:, :, which])
             start = None if before is None else np.ascontiguousarray(before[:, which])
-            answers.append(self._problem.solve(part, None, np.stack(stack), image, start, also))
+            answers.append(
+                self._problem.solve(part, None, np.stack(stack), image, start, also, kernel_number)
+            )
         back = np.argsort(np.concatenate(calls))
         return Solution(
             *(
@@ -141,6 +149,15 @@ class VariedUnitCell(UnitCell):
         """Labels of a realisation, shape (n * subsamples,) * ndim int32."""
         labels = self._kernel_labels_of(number)
         return labels if self.microstructure.subsamples == 1 else labels % MOST_PHASES
+
+    def _kind_of(self, number: int) -> int:
+        """What the kernel calls a realisation."""
+        if not self._looks:
+            return self.microstructure.number
+        if number not in self._kinds:
+            found = are_inclusions(self._labels_of(number))
+            self._kinds[number] = SAMPLES_OF_INCLUSIONS if found else SAMPLES
+        return self._kinds[number]
 
     def _kernel_labels_of(self, number: int) -> np.ndarray:
         """The same as the kernel takes them.

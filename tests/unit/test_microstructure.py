@@ -73,6 +73,7 @@ def test_image_may_be_refined_by_whole_factors():
         (LABELS[:4], None, 3, r"got shape \(4, 6\); crop it to image\[:4, :4\], or.* \(3, 2\)\) to 12"),
         (LABELS[None], None, 3, "equal sides"),
         (LABELS[0], None, 3, "a square or a cube, got shape"),
+        (LABELS[:0, :0], None, 3, "a square or a cube, got shape"),
         (np.zeros((4, 4, 4), int), 512, 2, "even number from 4 to 256, got 512"),
         (LABELS[:5, :5], None, 3, "even number"),
         (LABELS, 8, 3, "multiple of the 6 pixels"),

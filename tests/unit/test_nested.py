@@ -7,6 +7,7 @@ from hpcmsm.batch import Answer, Batch
 from hpcmsm.config import parse_case
 from hpcmsm.errors import ConfigError, MicroError
 from hpcmsm.evaluate import evaluate_case
+from hpcmsm.micro.nested import Below
 from hpcmsm.micro.registry import make_micro
 from hpcmsm.micro.tensors import rotation
 from hpcmsm.micro.trial import try_out
@@ -124,6 +125,15 @@ def test_a_turned_laminate_in_a_laminate_is_exact(axes, angle):
         )
         np.testing.assert_allclose(answer.outputs[:, number], [normal, yy, normal * slope], rtol=1e-12)
     assert model.admissible(np.array([[400.0], [0.4], [0.3]]), answer.outputs[:, :1]).all()
+
+
+@pytest.mark.parametrize(("axes", "size"), [((0, 1), 3), ((2, 0), 6), ((2, 0, 1), 6)])
+def test_a_turned_tensor_does_not_see_the_batch(axes, size):
+    part = Below(None, axes, rotation(20.0 if size == 3 else [20.0, 40.0, 10.0]))
+    tensors = np.random.default_rng(0).uniform(1.0, 10.0, (size, 40))
+    whole = part.tensor_above(tensors)
+    for cell in range(40):
+        assert np.array_equal(part.tensor_above(tensors[:, [cell]])[:, 0], whole[:, cell])
 
 
 def test_a_composite_in_the_plane_is_not_turned_out_of_it():

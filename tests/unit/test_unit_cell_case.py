@@ -102,6 +102,8 @@ def test_phases_must_be_those_of_the_image():
     labels = np.arange(64).reshape(8, 8) % 3
     with pytest.raises(ConfigError, match="got 2 names for 3 phases"):
         make(lambda name: labels, microstructure="image:a.npy")
+    with pytest.raises(ConfigError, match="image 'a.npy' must hold some points"):
+        make(lambda name: labels[:0, :0], microstructure="image:a.npy")
     model = make(lambda name: labels, microstructure="image:a.npy", phases=["resin", "fibre", "void"])
     assert np.array_equal(model.microstructure.labels, labels)
 

@@ -112,6 +112,23 @@ def test_a_cell_does_not_see_the_batch():
     assert cell.admissible(inputs, whole).all()
 
 
+def test_each_image_of_a_library_is_looked_at_by_itself():
+    """Level sets of 0.4 are islands or hang together, by lot: the answer is that of the image alone."""
+    recipe, phases = Recipe("level_set", 2, 32, fraction=0.4), constants(1.0, 10.0)
+    assert {are_inclusions(recipe.labels(number)) for number in (0, 1, 2, 8)} == {True, False}
+    cell = VariedUnitCell(recipe.labels, phases, 16, resolution=8, subsamples=4)
+    inputs = np.stack([np.full(9, 300.0), [1, 0, 8, 20, 2, 8, 1, 0, 2]])
+    found = cell.solve(inputs, also=("tangent",))
+    assert found.status.tolist() == [0, 0, 0, 2, 0, 0, 0, 0, 0]
+    for column in (0, 1, 2, 4):
+        alone = UnitCell(recipe.labels(int(inputs[1, column])), phases, 8, subsamples=4)
+        same = inputs[1] == inputs[1, column]
+        expected = alone.solve(inputs[:1, same], also=("tangent",))
+        assert np.array_equal(found.outputs[:, same], expected.outputs)
+        assert np.array_equal(found.tangent[..., same], expected.tangent)
+    assert cell.solve(inputs[:, :0]).outputs.shape == (3, 0)
+
+
 @pytest.mark.parametrize("inclusions", [True, False])
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_tangent_by_each_conductivity_against_differences(ndim, inclusions):

@@ -361,6 +361,17 @@ def test_a_cell_that_does_not_change_along_z_is_its_section():
         UnitCell(labels, tilted, ndim=3)
 
 
+def test_the_mean_of_many_phases_does_not_see_the_batch():
+    """K_zz of a cell that does not change along z: numpy sums eight numbers and more in two ways."""
+    rng, labels = np.random.default_rng(3), np.arange(64).reshape(8, 8) % 20
+    values = rng.uniform(1.0, 10.0, 20)
+    flat = UnitCell(labels, [lambda t, value=value: value * t for value in values], ndim=3)
+    inputs = rng.uniform(200, 500, (1, 20))
+    whole = flat.solve(inputs).outputs
+    for cell in range(20):
+        assert np.array_equal(flat.solve(inputs[:, [cell]]).outputs[:, 0], whole[:, cell])
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_laminate_is_exact_for_any_fraction(ndim):
     tensors = drawn_tensors(ndim, 2, 50.0, seed=9)
