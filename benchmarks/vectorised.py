@@ -45,7 +45,7 @@ WIDTHS = {"x": 16, "y": 32, "z": 64}  # bytes
 COUNTS = ("loops", "vectorised", "packed", "remainders", "scalar_loops", "outside")
 VECTOR_LOOP = re.compile(r"\bFOR_EACH_(?:CELL_3D|CELL_2D|CELL|IN_ROW|LANE)\b")
 PLACE = re.compile(r"([^/]+):(\d+)")
-FUNCTION = re.compile(r"^(?:INLINE|KERNEL)\b[^(;]*?(\w+)\s*\(", re.M)
+FUNCTION = re.compile(r"^(?:INLINE|SEPARATE|KERNEL)\b[^(;]*?(\w+)\s*\(", re.M)
 
 # Loops that the compiler leaves scalar, by file and function, and why that costs nothing worth having.
 RARE = {

@@ -193,7 +193,8 @@ def learn_difference(recipe: Recipe, base: Ensemble, cheap: Samples, samples: Sa
 def _difference(recipe: Recipe, base: Ensemble, samples: Samples, comm) -> GaussianProcess:
     """Collective. A Gaussian process for the difference of exact samples to the base, in encoded outputs.
 
-    A smooth difference and a dozen of samples: there it is two to four times nearer than a small network.
+    Of a smooth difference and ten to fifty samples it leaves a third of the error that a small network does;
+    of a rough one (unit cells on even grids) about as much. It takes no weights of samples.
     """
     apart = transform.encode(base.outputs, samples.outputs) - _encoded(base, samples)
     fields = tuple(Field(f"{field.name}_difference", field.size) for field in base.outputs)

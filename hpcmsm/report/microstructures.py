@@ -34,13 +34,14 @@ def microstructures(shown: list[tuple[str, np.ndarray, tuple[str, ...]]]) -> Pic
     drawing = Figure(figsize=(PANEL * ncolumn, (PANEL + 0.55) * nrow), dpi=DPI, layout="constrained")
     panels = drawing.subplots(nrow, ncolumn, squeeze=False).ravel()
     for panel, (title, labels, names) in zip(panels, shown, strict=False):
-        _phases(panel, section(labels))
+        nphase = max(len(names), int(labels.max()) + 1)
+        _phases(panel, section(labels), nphase)
         panel.set_title(title if labels.ndim == 2 else f"{title}, z = 1/2")
-        if len(set(names)) < len(names):  # grains of one material
+        if len(set(names)) == 1 < len(names):  # grains of one material
             panel.set_xlabel(f"{len(names)} orientations of {names[0]}")
             continue
         handles = [
-            Patch(facecolor=_colour(phase, len(names)), label=f"{_name(names, phase)} {100 * part:.1f} %")
+            Patch(facecolor=_colour(phase, nphase), label=f"{_name(names, phase)} {100 * part:.1f} %")
             for phase, part in enumerate(np.bincount(labels.ravel()) / labels.size)
             if part > 0
         ]
@@ -67,10 +68,10 @@ def _colour(phase: int, nphase: int) -> str:
     return PHASES[phase % len(PHASES)] if nphase <= len(PHASES) else to_hex(MANY(phase / nphase))
 
 
-def _phases(panel, labels: np.ndarray) -> None:
-    nphase = int(labels.max()) + 1
+def _phases(panel, labels: np.ndarray, nphase: int) -> None:
     colours = ListedColormap([_colour(phase, nphase) for phase in range(nphase)])
-    panel.imshow(labels, origin="lower", extent=(0, 1, 0, 1), cmap=colours, vmin=0, interpolation="nearest")
+    limits = {"vmin": 0, "vmax": max(1, nphase - 1)}
+    panel.imshow(labels, origin="lower", extent=(0, 1, 0, 1), cmap=colours, **limits, interpolation="nearest")
     panel.set(xticks=[], yticks=[])
     panel.grid(False)
 
@@ -91,7 +92,7 @@ def fields(found: list) -> Picture:
     for panels, axis in zip(rows, loads, strict=True):
         labels = section(values["phase"][0]).astype(int)
         flux, gradient = (np.stack([section(c) for c in values[f"{n}_{axis}"]]) for n in ("flux", "gradient"))
-        _phases(panels[0], labels)
+        _phases(panels[0], labels, int(labels.max()) + 1)
         if axis != "z":  # which would come towards the reader
             _streams(panels[0], flux)
         panels[0].set_title(f"warmer by 1 K/m along {axis}{at}")

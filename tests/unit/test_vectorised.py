@@ -30,6 +30,11 @@ KERNEL fast(
     }
 }
 
+SEPARATE void square(long n, real *y)
+{
+    FOR_EACH_CELL(c, n) y[c] = y[c] * y[c];
+}
+
 KERNEL slow(
     long ncells,       // number of cells
     const int *times,  // (ncells) how often
@@ -38,6 +43,7 @@ KERNEL slow(
     FOR_EACH_CELL(c, ncells)
         for (int k = 0; k < times[c]; ++k)
             y[c] = y[c] * (R(1) - y[c]);
+    square(ncells, y);
 }
 """
 
@@ -51,13 +57,13 @@ def example(tmp_path):
 
 def test_loops_of_the_source_are_found(example):
     found = [(loop.function, loop.first, loop.last) for loop in vector_loops(example)]
-    assert found == [("fast", 10, 10), ("fast", 11, 13), ("slow", 21, 23)]
+    assert found == [("fast", 10, 10), ("fast", 11, 13), ("square", 18, 18), ("slow", 26, 28)]
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float64", 8), ("float32", 4)])
 def test_a_loop_of_unequal_turns_is_told_from_vector_code(example, dtype, size):
-    (cube, division, slow), outside = examine(example, dtype)
-    assert cube.vectorised and division.vectorised and not slow.vectorised
+    (cube, division, square, slow), outside = examine(example, dtype)
+    assert cube.vectorised and division.vectorised and square.vectorised and not slow.vectorised
     assert slow.packed == 0 and slow.scalar >= 2 and outside == []
     widest = max((one for one in cube.found if one.packed), key=lambda one: one.lanes)
     assert widest.lanes * size == widest.width == cube.width >= 16
