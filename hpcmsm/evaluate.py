@@ -137,8 +137,8 @@ def _check_range(field: Field, name: str, values: np.ndarray) -> None:
         raise ConfigError(f"--input {name} must be whole numbers, got {values}; choose first, last and count")
     bad = values[~(np.isfinite(values) & (values >= field.lower) & (values <= field.upper))]
     if bad.size:
+        unit = "" if field.unit == "1" else f" {field.unit}"
         raise ConfigError(
-            f"--input {name} must lie between {field.lower:g} and {field.upper:g} {field.unit}, "
-            f"got {bad[0]:g}; choose "
-            " another value"
+            f"--input {name} must lie between {field.lower:g} and {field.upper:g}{unit}, got {bad[0]:g}; "
+            "choose another value"
         )

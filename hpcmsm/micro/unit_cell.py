@@ -109,7 +109,9 @@ class UnitCell(MicroModel):
 
     Where a phase has cross terms, another kernel solves the same equations with fluxes across the corners of
     pixels (kernels/unit_cell_corner.h): some times slower, exact for layers across an axis. Its iterations
-    grow with the anisotropy of turned phases, about as the square root (40 at 100 to 1).
+    grow with the anisotropy of turned phases, about as the square root (40 at 100 to 1). So does the error of
+    the grid where grains meet at an angle to it: in 2D polycrystals conduct 5 % too little at 10 to 1 and 32
+    points a side, but 27 % at 100 to 1, and still 11 % with 128 points.
     """
 
     history = "none"

@@ -81,7 +81,7 @@ def test_a_range_of_one_and_backwards():
         (["temperature=300:400:-1"], "a count from 1 to 1000000"),
         (["temperature=300:400:10000000000000"], "a count from 1 to 1000000"),
         (["temperature=300:400:2000", "fraction=0:0.5:2000"], "at most 1000000 combinations"),
-        (["temperature=300", "fraction=1.5"], "--input fraction must lie between 0 and 1 1, got 1.5"),
+        (["temperature=300", "fraction=1.5"], "--input fraction must lie between 0 and 1, got 1.5"),
         (["temperature=300", "fraction=0:2:3"], "--input fraction must lie between"),
         (["temperature=nan", "fraction=0.1"], "--input temperature must lie between .* K, got nan"),
         (["temperature=inf", "fraction=0.1"], "--input temperature must lie between .* K, got inf"),
