@@ -188,6 +188,11 @@ def _from_image(
                 f"subsamples must divide the {side} pixels of the image, got {subsamples}; give a resolution"
             )
         resolution = side // subsamples
+        if subsamples > 1 and (resolution < SMALLEST or resolution % 2):
+            raise ConfigError(
+                f"subsamples must leave an even number of points from {SMALLEST} on, got {subsamples} for "
+                f"{side} pixels; lower it or give a resolution"
+            )
     fine = _checked_resolution(resolution, image.ndim) * subsamples
     if fine % side:
         raise ConfigError(

@@ -202,7 +202,12 @@ def _conductivities(materials: dict[str, Material], options: Options, ndim: int)
         return [_conductivity(materials, name, ndim) for name in options.phases]
     name, given = options.phases[0], options.orientations
     crystal = _conductivity(materials, name, ndim)
-    if isinstance(crystal, Field) or callable(crystal):
+    if isinstance(crystal, Field):
+        raise ConfigError(
+            f"micro.orientations must turn a material with a conductivity, got the composite '{name}'; name "
+            "one material for each orientation, with an angle of its own"
+        )
+    if callable(crystal):
         raise ConfigError(
             f"materials.{name}.conductivity must be different along its axes to be turned, got one for all; "
             "list one for each, or leave out micro.orientations"

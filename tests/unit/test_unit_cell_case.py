@@ -171,6 +171,11 @@ def test_orientations_make_a_polycrystal_of_one_material():
             "have a component zz in 3D",
         ),
         ({"a": dict(conductivity=[1.0, 2.0], angle=[0.0, 30.0, 0.0])}, {}, "turned out of the plane"),
+        (
+            {"a": dict(micro={"model": "unit_cell"})},
+            {"orientations": 3},
+            "must turn a material with a conductivity, got the composite 'a'",
+        ),
         ({"a": dict(conductivity=1.0)}, {"orientations": 3}, "must be different along its axes to be turned"),
         ({"a": dict(conductivity=[1.0, -2.0])}, {"orientations": 3}, "definite, got the eigenvalues -2, 1"),
         (CRYSTAL | MATERIALS, {"orientations": 3}, "must name one material"),

@@ -180,6 +180,7 @@ def test_inclusions_are_told_from_what_hangs_together():
         ({"subsamples": 0}, "subsamples must be 1 or an even number"),
         ({"subsamples": True}, "subsamples must be 1 or an even number"),
         ({"subsamples": 6}, "subsamples must divide the 16 pixels of the image, got 6"),
+        ({"subsamples": 8}, "must leave an even number of points from 4 on, got 8 for 16 pixels; lower it"),
         ({"subsamples": 2, "resolution": 12}, "multiple of the 16 pixels of the image, got 12 times 2"),
         ({"subsamples": 16, "resolution": 128}, "resolution times subsamples must be at most 1024, got 128"),
         ({"subsamples": 2, "microstructure": "cylinders"}, "subsamples must be 1 for 'cylinders', got 2"),
