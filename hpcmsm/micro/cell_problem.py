@@ -96,7 +96,7 @@ class CellProblem:
         """
         if labels is None and self.microstructure.labels is not None:
             labels = self.microstructure.kernel_labels[None]
-        kernel, cell = self._kernel, self.microstructure
+        kernel = self._kernel
         naxis, nphase, ncells = phases.shape
 
         def there(array: np.ndarray | None):
@@ -108,15 +108,10 @@ class CellProblem:
             *(there(np.empty(ncells, np.int32)) for _ in ("iterations", "status")),
             **{name: there(np.empty(shapes[name])) for name in also},
         )
-        if self.full:
-            kind = {"npoint": self.npoint, "gradient": found.gradient}
-        else:
-            kind = {"nred": self.npoint // 2, "naxis": naxis, "nsub": cell.subsamples}
-            kind |= {"microstructure": cell.number if number is None else number, "fraction": there(fraction)}
         kernel(
-            **kind,
+            **self._own_arguments(naxis, there(fraction), found.gradient, number),
             ncells=ncells,
-            n=cell.resolution,
+            n=self.microstructure.resolution,
             nword=self.nword,
             nphase=nphase,
             nimage=1 if labels is None else len(labels),
@@ -135,6 +130,18 @@ class CellProblem:
             status=found.status,
         )
         return Solution(*(None if array is None else kernel.on_host(array) for array in found))
+
+    def _own_arguments(self, naxis: int, fraction, gradient, number: int | None) -> dict:
+        """Those that only one of the two kernels takes."""
+        if self.full:
+            return {"npoint": self.npoint, "gradient": gradient}
+        return {
+            "nred": self.npoint // 2,
+            "naxis": naxis,
+            "nsub": self.microstructure.subsamples,
+            "microstructure": self.microstructure.number if number is None else number,
+            "fraction": fraction,
+        }
 
     def _shapes(self, naxis: int, nphase: int, ncells: int) -> dict[str, tuple[int, ...]]:
         ncomponent, points = NCOMPONENT[self.ndim], [self.microstructure.resolution] * self.ndim
