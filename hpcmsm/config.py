@@ -77,8 +77,18 @@ Real = Annotated[float, Key(allow_inf_nan=False)]
 Fraction = Annotated[float, Key(ge=0, le=1)]
 Formula = str | Real
 Component = Literal["xx", "yy", "zz", "yz", "xz", "xy"]
+
+
+def _checked_angles(value):
+    """Unchanged, if it is one number or three."""
+    numbers = value if isinstance(value, list) and len(value) == 3 else [value]
+    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        raise ValueError("must be an angle in degrees, or a list of three Euler angles")
+    return value
+
+
 # Degrees about z, or Bunge's Euler angles.
-Angles = Real | Annotated[list[Real], Key(min_length=3, max_length=3)]
+Angles = Annotated[Real | list[Real], BeforeValidator(_checked_angles)]
 
 EXPLICIT = ("euler", "rk2", "rk3", "rk4", "rk5")
 IMPLICIT = ("backward_euler", "bdf2", "arkimex2", "arkimex3", "arkimex4")

@@ -127,8 +127,8 @@ class ImageSurrogate(Surrogate):
         images = self.render(inputs)
         if images is None or images.ndim != 3:
             raise SurrogateError(
-                "a surrogate for images needs a micro model with labelled points in 2D, got another; "
-                "choose another surrogate.kind"
+                "a surrogate for images needs a micro model that shows scalar phases in 2D, got one that "
+                "does not (turned phases and cells in 3D have no such picture); choose another kind"
             )
         return np.asarray(images, dtype=float)
 

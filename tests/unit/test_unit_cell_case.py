@@ -194,7 +194,10 @@ def test_wrong_tensors_are_named(materials, options, text):
         ({"conductivity": {"xx": 1.0, "yx": 2.0}}, "materials.a.conductivity.yx"),
         ({"conductivity": {"xx": 1.0, "xy": 0.5}}, "must have the components xx and yy"),
         ({"conductivity": 1.0, "angle": 30.0}, "must list what it conducts along its axes"),
-        ({"conductivity": [1.0, 2.0], "angle": [30.0, 0.0]}, "materials.a.angle"),
+        (
+            {"conductivity": [1.0, 2.0], "angle": [30.0, 0.0]},
+            "a.angle must be an angle in degrees, or a",
+        ),
     ],
 )
 def test_wrong_tables_of_a_material_are_named(table, text):
