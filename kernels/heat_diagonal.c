@@ -45,7 +45,7 @@ KERNEL heat_diagonal_2d(
     long ny,                  // owned cells along y
     real hx,                  // [m] cell size along x
     real hy,                  // [m] cell size along y
-    const int *physical,      // (4) 1 where the side x- x+ y- y+ is a physical boundary, else 0
+    const int *open_sides,    // (4) 1 where heat may enter through the physical side x- x+ y- y+, else 0
     const real *faces,        // (2, ny + 2, nx + 2) [W/(m3 K)] what heat_faces gives along x, y
     const real *temperature,  // (ny, nx) [K]
     const real *ghost_x,      // (2, ny) [K] beyond the sides x- x+; any number beyond physical ones
@@ -84,13 +84,13 @@ KERNEL heat_diagonal_2d(
             result[i] = keep * t[i] + change(heat, step, c, i);
         }
         ROW_ONCE for (int high = 0; high < 2; ++high)
-            if (physical[high]) {
+            if (open_sides[high]) {
                 long i = high ? nx - 1 : 0;
                 result[i] += change(side_source(side_x + high * 4 * ny, ny, row, t[i], R(1) / hx), step, c, i);
             }
         ROW_BARRIER;
         for (int high = 0; high < 2; ++high)
-            if (physical[2 + high] && row == (high ? ny - 1 : 0)) {
+            if (open_sides[2 + high] && row == (high ? ny - 1 : 0)) {
                 const real *side = side_y + high * 4 * nx;
                 FOR_EACH_IN_ROW(i, 0, nx)
                     result[i] += change(side_source(side, nx, i, t[i], R(1) / hy), step, c, i);
@@ -106,7 +106,7 @@ KERNEL heat_diagonal_3d(
     real hx,                  // [m] cell size along x
     real hy,                  // [m] cell size along y
     real hz,                  // [m] cell size along z
-    const int *physical,      // (6) 1 where the side x- x+ y- y+ z- z+ is a physical boundary, else 0
+    const int *open_sides,    // (6) 1 where heat may enter through the physical side x- x+ y- y+ z- z+, else 0
     const real *faces,        // (3, nz + 2, ny + 2, nx + 2) [W/(m3 K)] what heat_faces gives along x, y, z
     const real *temperature,  // (nz, ny, nx) [K]
     const real *ghost_x,      // (2, nz, ny) [K] beyond the sides x- x+; any number beyond physical ones
@@ -154,20 +154,20 @@ KERNEL heat_diagonal_3d(
             result[i] = keep * t[i] + change(heat, step, c, i);
         }
         ROW_ONCE for (int high = 0; high < 2; ++high)
-            if (physical[high]) {
+            if (open_sides[high]) {
                 long i = high ? nx - 1 : 0, nface = ny * nz;
                 const real *side = side_x + high * 4 * nface;
                 result[i] += change(side_source(side, nface, row, t[i], R(1) / hx), step, c, i);
             }
         ROW_BARRIER;
         for (int high = 0; high < 2; ++high)
-            if (physical[2 + high] && j == (high ? ny - 1 : 0)) {
+            if (open_sides[2 + high] && j == (high ? ny - 1 : 0)) {
                 const real *side = side_y + high * 4 * nx * nz;
                 FOR_EACH_IN_ROW(i, 0, nx)
                     result[i] += change(side_source(side, nx * nz, l * nx + i, t[i], R(1) / hy), step, c, i);
             }
         for (int high = 0; high < 2; ++high)
-            if (physical[4 + high] && l == (high ? nz - 1 : 0)) {
+            if (open_sides[4 + high] && l == (high ? nz - 1 : 0)) {
                 const real *side = side_z + high * 4 * nx * ny;
                 FOR_EACH_IN_ROW(i, 0, nx)
                     result[i] += change(side_source(side, nx * ny, j * nx + i, t[i], R(1) / hz), step, c, i);

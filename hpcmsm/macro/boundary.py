@@ -78,6 +78,12 @@ class Faces:
     coordinates: dict[str, np.ndarray]
     unknown: str = "temperature"
 
+    @property
+    def insulated(self) -> bool:
+        """Whether nothing ever enters here, by what the case says: the same on every rank."""
+        flux = self.given.get("flux")
+        return self.kind == "flux" and flux is not None and flux.is_constant and float(flux()) == 0.0
+
     def evaluate(self, time: float, temperature: np.ndarray, conductivity: np.ndarray):
         """(coefficient W/(m2 K), value K, flux W/m2) of each face, shape (nface,) each.
 

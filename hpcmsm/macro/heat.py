@@ -101,7 +101,10 @@ class Heat(MethodOfLines):
         """Arguments of the kernels that never change."""
         sizes = {f"n{AXES[axis]}": n for axis, n in enumerate(reversed(self.grid.rank_shape))}
         widths = {f"h{AXES[axis]}": h for axis, h in enumerate(self.grid.spacing)}
-        physical = [int(self.faces[side] is not None) for side in SIDES[: 2 * self.grid.ndim]]
+        faces = [self.faces[side] for side in SIDES[: 2 * self.grid.ndim]]
+        physical = [int(given is not None) for given in faces]
+        # Looking up what enters at insulated sides costs the step in 3D a twentieth.
+        self._open = np.array([int(given is not None and not given.insulated) for given in faces], np.int32)
         return {**sizes, **widths, "physical": np.array(physical, dtype=np.int32)}
 
     def _side_values(self, time: float, owned: np.ndarray) -> dict[str, np.ndarray]:
@@ -272,7 +275,8 @@ class Heat(MethodOfLines):
             self._rim.exchange(vector)
             temperature = vector.getArray(readonly=True).reshape(self.grid.rank_shape)
             ghosts = {f"ghost_{axis}": plane for axis, plane in self._rim.planes.items()}
-            self._diagonal(**given, **ghosts, temperature=temperature)
+            del given["physical"]
+            self._diagonal(**given, **ghosts, open_sides=self._open, temperature=temperature)
         return out
 
     def _source(self, time: float, temperature: np.ndarray) -> np.ndarray:

@@ -203,7 +203,7 @@ class ForwardEuler(PetscStepper):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self._other = self.grid.new_vector()
+        self.vector, self._other = (self.grid.new_paged_vector(apart) for apart in (0, 288))
 
     def _advance(self, vector, step: int, now: float, dt: float) -> StepResult:
         if self.macro.coupling == "stage":  # its only stage is the start of the step

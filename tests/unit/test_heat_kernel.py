@@ -210,7 +210,7 @@ def by_planes(n, h, physical, conductivity, sides, temperature, **step):
         arguments[f"ghost_{name}"] = np.ascontiguousarray(planes)
     block = np.ascontiguousarray(temperature[inner])
     out = np.full(block.shape, np.nan)
-    step = {"dt": 0.0, "capacity": None, **step}
+    step = {"dt": 0.0, "capacity": None, "open_sides": arguments.pop("physical"), **step}
     Kernel.load("heat_diagonal", f"heat_diagonal_{ndim}d", debug=True)(
         **arguments, **step, temperature=block, divergence=out
     )
