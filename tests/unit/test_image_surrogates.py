@@ -212,5 +212,5 @@ def test_what_cannot_be_learnt_is_refused_in_one_line():
     with pytest.raises(SurrogateError, match="one conductivity in 2D, got heat"):
         make_image_surrogate("cnn", INPUTS, (Field("heat"),), MPI.COMM_SELF, 1, render=render)
     blind = make_image_surrogate("cnn", INPUTS, OUTPUTS, MPI.COMM_SELF, 1, render=lambda inputs: None)
-    with pytest.raises(SurrogateError, match="labelled points in 2D"):
+    with pytest.raises(SurrogateError, match="scalar phases in 2D"):
         blind.train(make_samples(12))
