@@ -1,9 +1,7 @@
 """The cardiac cell against its NumPy twin, a solver of differential equations and published values."""
 
 import math
-import platform
 import re
-import subprocess
 
 import numpy as np
 import oracle_tt06 as oracle
@@ -14,7 +12,7 @@ from hpcmsm.batch import Batch
 from hpcmsm.config import MicroSection
 from hpcmsm.errors import ConfigError
 from hpcmsm.fields import within_bounds
-from hpcmsm.kernels import Kernel, build, kernel_folder
+from hpcmsm.kernels import Kernel, kernel_folder
 from hpcmsm.micro.registry import make_micro
 from hpcmsm.micro.trial import try_out
 from hpcmsm.micro.tt06 import TT06
@@ -216,22 +214,3 @@ def test_the_case_names_its_substeps():
     assert isinstance(micro, TT06) and micro.substeps == 3 and micro.history == "full"
     with pytest.raises(ConfigError, match=r"unknown key 'micro\.substep'.*did you mean 'micro\.substeps'"):
         make_micro(MicroSection(model="tt06", substep=3), {}, {}, None, None)
-
-
-# --- vectorised
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the machine code is read as that of x86-64")
-@pytest.mark.parametrize(("dtype", "suffix"), [("float64", "pd"), ("float32", "ps")])
-def test_the_kernel_is_vectorised(dtype, suffix):
-    """Packed arithmetic in the machine code, and of scalar arithmetic no more than one remainder loop."""
-    path = build.compile_for_cpu(kernel_folder() / "tt06.c", dtype, 1)
-    listing = subprocess.run(
-        ["objdump", "-d", "--disassemble=tt06_advance", str(path)], capture_output=True, text=True, check=True
-    ).stdout
-    count = {
-        kind: len(re.findall(rf"\bv?(?:fn?m(?:add|sub)\d+|mul|add|sub|div|sqrt){kind}\b", listing))
-        for kind in (suffix, suffix.replace("p", "s"))
-    }
-    packed, scalar = count[suffix], count[suffix.replace("p", "s")]
-    assert packed > 1000 and scalar < packed
