@@ -43,7 +43,7 @@ INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
 REGISTER = re.compile(r"%([xyz])mm")
 WIDTHS = {"x": 16, "y": 32, "z": 64}  # bytes
 COUNTS = ("loops", "vectorised", "packed", "remainders", "scalar_loops", "outside")
-VECTOR_LOOP = re.compile(r"\bFOR_EACH_(?:CELL_3D|CELL_2D|CELL|IN_ROW|LANE)\b")
+VECTOR_LOOP = re.compile(r"\bFOR_EACH_(?:CELL_3D|CELL_2D|CELL|IN_ROW|IN_STRIP|LANE)\b")
 PLACE = re.compile(r"([^/]+):(\d+)")
 FUNCTION = re.compile(r"^(?:INLINE|SEPARATE|KERNEL)\b[^(;]*?(\w+)\s*\(", re.M)
 

@@ -5,8 +5,116 @@
 // stencil itself. Face conductances are those of heat_faces, 0 at physical sides, and the sums have the same
 // order as in heat.c: both give the same bits. With a length of the step the result is Forward Euler's, to
 // which the sides are added last: there both differ by rounding.
+//
+// Memory is the limit. A row is done in strips: while one is computed, what strips further on are made of is
+// on its way, and the result of a large block goes to memory past the caches (kernels/README.md has what
+// either brings). Strips at the rim of the block are done apart, so that the others are nothing but the sum.
 
 #include "heat_sides.h"
+
+// From so many bytes of result on, no second cache holds it together with what it is made of.
+#define LARGE (512 * 1024)
+
+// The arguments of the kernels; in 2D nz is 1 and nothing is given for z.
+typedef struct {
+    long nx, ny, nz;
+    const real *faces, *t;
+    const real *ghost_x, *ghost_y, *ghost_z;
+    const real *side_x, *side_y, *side_z;
+    real per_hx, per_hy, per_hz;
+    const int *open_sides;
+    int any_open; // whether any of them is
+    real *result;
+    int past_caches;
+} Block;
+
+INLINE Block block_of(int ndim, long nx, long ny, long nz, const real *faces, const real *t,
+                      const int *open_sides, real *result)
+{
+    Block block;
+    block.nx = nx;
+    block.ny = ny;
+    block.nz = nz;
+    block.faces = faces;
+    block.t = t;
+    block.open_sides = open_sides;
+    block.any_open = 0;
+    for (int side = 0; side < 2 * ndim; ++side)
+        block.any_open |= open_sides[side];
+    block.result = result;
+    block.past_caches = nz * ny * nx * (long)sizeof(real) >= LARGE;
+    return block;
+}
+
+// What the result is made of: T counts `keep` times, and heat per volume and time `scale` times, over c.
+typedef struct {
+    real keep, scale;
+    const real *c; // none: 1
+} Step;
+
+// The step of length dt; without one, the heat alone.
+INLINE Step step_of(real dt, const real *c)
+{
+    Step step = {dt > 0 ? R(1) : R(0), dt > 0 ? dt : R(1), c};
+    return step;
+}
+
+INLINE Step step_at(Step step, long cell)
+{
+    Step there = {step.keep, step.scale, step.c ? step.c + cell : step.c};
+    return there;
+}
+
+// An axis across a row: conductances of the faces ahead and behind, temperatures of the rows there.
+typedef struct {
+    const real *face_ahead, *face_back, *back, *ahead;
+} Across;
+
+INLINE Across across_at(Across axis, long cell)
+{
+    Across there = {axis.face_ahead + cell, axis.face_back + cell, axis.back + cell, axis.ahead + cell};
+    return there;
+}
+
+typedef struct {
+    long j, l;              // its place along y and z
+    long start;             // its first cell in the block
+    const real *t, *fx;
+    const real *low, *high; // what lies beyond its ends; none: the neighbour in memory will do
+    Across y, z;
+    int rim, begins, ends;  // whether all of it, its first, its last strip is at the rim of the block
+} Row;
+
+// No heat passes a physical side, so that whatever number stands beyond it will do, if there is one.
+INLINE Row row_of(const Block *block, int ndim, long number)
+{
+    long nx = block->nx, ny = block->ny, nz = block->nz, last = ny * nz - 1;
+    long stride = nx + 2, layer = (ny + 2) * stride, component = ndim == 3 ? (nz + 2) * layer : layer;
+    Row row;
+    row.j = ndim == 3 ? number % ny : number;
+    row.l = ndim == 3 ? number / ny : 0;
+    row.start = number * nx;
+    row.t = block->t + row.start;
+    row.fx = block->faces + (ndim == 3 ? (row.l + 1) * layer : 0) + (row.j + 1) * stride + 1;
+    row.low = number == 0 || row.fx[-1] != 0 ? block->ghost_x + number : 0;
+    row.high = number == last || row.fx[nx - 1] != 0 ? block->ghost_x + last + 1 + number : 0;
+    row.y.face_ahead = row.fx + component;
+    row.y.face_back = row.y.face_ahead - stride;
+    row.y.back = row.j > 0 ? row.t - nx : block->ghost_y + row.l * nx;
+    row.y.ahead = row.j < ny - 1 ? row.t + nx : block->ghost_y + (nz + row.l) * nx;
+    row.z = row.y;
+    if (ndim == 3) {
+        row.z.face_ahead = row.y.face_ahead + component;
+        row.z.face_back = row.z.face_ahead - layer;
+        row.z.back = row.l > 0 ? row.t - ny * nx : block->ghost_z + row.j * nx;
+        row.z.ahead = row.l < nz - 1 ? row.t + ny * nx : block->ghost_z + (ny + row.j) * nx;
+    }
+    row.rim = row.j == 0 || row.j == ny - 1 || (ndim == 3 && (row.l == 0 || row.l == nz - 1));
+    row.rim = row.rim && block->any_open;
+    row.begins = row.low || block->any_open;
+    row.ends = row.high || block->any_open;
+    return row;
+}
 
 // Heat that flows into a cell along an axis, per volume: from the cell behind and from the one ahead.
 INLINE real inflow(real face_ahead, real face_back, real back, real here, real ahead)
@@ -14,29 +122,117 @@ INLINE real inflow(real face_ahead, real face_back, real back, real here, real a
     return face_ahead * (ahead - here) - face_back * (here - back);
 }
 
-// Both axes of a plane at cell i of a row, given what lies around the row.
-INLINE real heat_2d(const real *fx, long stride, const real *fy, const real *t, const real *back,
-                    const real *ahead, const real *below, const real *above, long i)
+INLINE real inflow_across(Across axis, const real *t, long i)
 {
-    return inflow(fx[i], fx[i - 1], back[i], t[i], ahead[i]) +
-           inflow(fy[i], fy[i - stride], below[i], t[i], above[i]);
+    return inflow(axis.face_ahead[i], axis.face_back[i], axis.back[i], t[i], axis.ahead[i]);
 }
 
-// What the result is made of: T counts `keep` times, and heat per volume and time `scale` times, over c.
-typedef struct {
-    real keep, scale;
-} Step;
-
-// The step of length dt; without one, the heat alone.
-INLINE Step step_of(real dt)
+// The cells of a strip, all arrays beginning with it; t has a cell more at both ends.
+INLINE void strip_result(const real *fx, const real *t, Across y, Across z, int ndim, Step step, long count,
+                         real *result)
 {
-    Step step = {dt > 0 ? R(1) : R(0), dt > 0 ? dt : R(1)};
-    return step;
+    real heat[STRIP];
+    FOR_EACH_IN_STRIP(i, count) {
+        real sum = inflow(fx[i], fx[i - 1], t[i - 1], t[i], t[i + 1]) + inflow_across(y, t, i);
+        heat[i] = ndim == 3 ? sum + inflow_across(z, t, i) : sum;
+    }
+    // Two loops, as one with the choice inside is not vectorised.
+    if (step.c)
+        FOR_EACH_IN_STRIP(i, count) result[i] = step.keep * t[i] + step.scale * heat[i] / step.c[i];
+    else
+        FOR_EACH_IN_STRIP(i, count) result[i] = step.keep * t[i] + step.scale * heat[i];
 }
 
-INLINE real change(real heat, Step step, const real *c, long i)
+// What enters cells through a side, whose faces from `face` on are theirs.
+INLINE void add_side(const real *side, long nface, long face, real per_h, const real *t, Step step, long count,
+                     real *result)
 {
-    return c ? step.scale * heat / c[i] : step.scale * heat;
+    FOR_EACH_IN_STRIP(i, count) {
+        real heat = side_source(side, nface, face + i, t[i], per_h);
+        result[i] += step.scale * heat / (step.c ? step.c[i] : R(1));
+    }
+}
+
+INLINE void add_sides(const Block *block, const Row *row, int ndim, const real *t, Step step, long first,
+                      long count, real *result)
+{
+    long nx = block->nx, ny = block->ny, nz = block->nz;
+    const int *open = block->open_sides;
+    for (int high = 0; high < 2; ++high) {
+        long nface = ny * nz, end = high ? count - 1 : 0;
+        if (open[high] && first + end == (high ? nx - 1 : 0))
+            add_side(block->side_x + high * 4 * nface, nface, row->l * ny + row->j, block->per_hx, t + end,
+                     step_at(step, end), 1, result + end);
+    }
+    for (int high = 0; high < 2; ++high) {
+        long nface = nx * nz;
+        if (open[2 + high] && row->j == (high ? ny - 1 : 0))
+            add_side(block->side_y + high * 4 * nface, nface, row->l * nx + first, block->per_hy, t, step, count,
+                     result);
+    }
+    for (int high = 0; ndim == 3 && high < 2; ++high) {
+        long nface = nx * ny;
+        if (open[4 + high] && row->l == (high ? nz - 1 : 0))
+            add_side(block->side_z + high * 4 * nface, nface, row->j * nx + first, block->per_hz, t, step, count,
+                     result);
+    }
+}
+
+// A strip at the rim, or what is left of a row: its temperatures are copied where something else than
+// their neighbours in memory lies beyond them.
+INLINE void rim_strip(const Block *block, Row row, int ndim, Step step, long first, long count)
+{
+    const real *t = row.t + first, *low = first == 0 ? row.low : 0;
+    const real *high = first + count == block->nx ? row.high : 0;
+    real copy[STRIP + 2], result[STRIP];
+    if (low || high) {
+        for (long i = 0; i < count; ++i)
+            copy[i + 1] = t[i];
+        copy[0] = low ? *low : t[-1];
+        copy[count + 1] = high ? *high : t[count];
+        t = copy + 1;
+    }
+    strip_result(row.fx + first, t, across_at(row.y, first), across_at(row.z, first), ndim, step, count, result);
+    add_sides(block, &row, ndim, t, step, first, count, result);
+    STORE_STRIP(block->result + row.start + first, result, count, block->past_caches);
+}
+
+// SEPARATE, so that they leave the registers to the other strips; a whole strip has loops of known length.
+#define RIM_STRIP(name, ndim)                                                             \
+    SEPARATE void name(const Block *block, Row row, Step step, long first)                \
+    {                                                                                     \
+        if (block->nx - first >= STRIP)                                                   \
+            rim_strip(block, row, ndim, step, first, STRIP);                              \
+        else                                                                              \
+            rim_strip(block, row, ndim, step, first, block->nx - first);                  \
+    }
+RIM_STRIP(rim_strip_2d, 2)
+RIM_STRIP(rim_strip_3d, 3)
+
+INLINE void do_row(const Block *block, int ndim, Step step, long number)
+{
+    Row row = row_of(block, ndim, number);
+    step = step_at(step, row.start);
+    FOR_EACH_STRIP(first, block->nx) {
+        Across y = across_at(row.y, first), z = across_at(row.z, first);
+        Step here = step_at(step, first);
+        FETCH_AHEAD(row.fx + first);
+        FETCH_AHEAD(y.face_ahead);
+        if (ndim == 3) FETCH_AHEAD(z.face_ahead);
+        FETCH_AHEAD(z.ahead);
+        if (step.c) FETCH_AHEAD(here.c);
+        long rest = block->nx - first;
+        if (rest < STRIP || row.rim || (first == 0 && row.begins) || (rest == STRIP && row.ends)) {
+            if (ndim == 3)
+                rim_strip_3d(block, row, here, first);
+            else
+                rim_strip_2d(block, row, here, first);
+        } else {
+            real result[STRIP];
+            strip_result(row.fx + first, row.t + first, y, z, ndim, here, STRIP, result);
+            STORE_STRIP(block->result + row.start + first, result, STRIP, block->past_caches);
+        }
+    }
 }
 
 // K = (xx, yy).
@@ -56,46 +252,20 @@ KERNEL heat_diagonal_2d(
     const real *capacity,     // optional (ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
     real *divergence          // (ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
-    Step step = step_of(dt);
-    real keep = step.keep, scale = step.scale;
+    Block block = block_of(2, nx, ny, 1, faces, temperature, open_sides, divergence);
+    block.ghost_x = ghost_x;
+    block.ghost_y = ghost_y;
+    block.side_x = side_x;
+    block.side_y = side_y;
+    block.per_hx = R(1) / hx;
+    block.per_hy = R(1) / hy;
     FOR_EACH_ROW(row, ny) {
-        long stride = nx + 2, place = (row + 1) * stride + 1;
-        const real *fx = faces + place, *fy = fx + (ny + 2) * stride;
-        const real *t = temperature + row * nx;
-        const real *below = row > 0 ? t - nx : ghost_y, *above = row < ny - 1 ? t + nx : ghost_y + nx;
-        const real *c = capacity ? capacity + row * nx : capacity;
-        real *result = divergence + row * nx;
-        // Two loops, as one with the choice inside is not vectorised.
-        if (c)
-            FOR_EACH_IN_ROW(i, 1, nx - 1) {
-                real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below, above, i);
-                result[i] = keep * t[i] + scale * heat / c[i];
-            }
+        if (capacity)
+            do_row(&block, 2, step_of(dt, capacity), row);
         else
-            FOR_EACH_IN_ROW(i, 1, nx - 1) {
-                real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below, above, i);
-                result[i] = keep * t[i] + scale * heat;
-            }
-        ROW_ONCE for (int high = 0; high < 2; ++high) {
-            long i = high ? nx - 1 : 0;
-            real back = i > 0 ? t[i - 1] : ghost_x[row], ahead = i < nx - 1 ? t[i + 1] : ghost_x[ny + row];
-            real heat = inflow(fx[i], fx[i - 1], back, t[i], ahead) +
-                        inflow(fy[i], fy[i - stride], below[i], t[i], above[i]);
-            result[i] = keep * t[i] + change(heat, step, c, i);
-        }
-        ROW_ONCE for (int high = 0; high < 2; ++high)
-            if (open_sides[high]) {
-                long i = high ? nx - 1 : 0;
-                result[i] += change(side_source(side_x + high * 4 * ny, ny, row, t[i], R(1) / hx), step, c, i);
-            }
-        ROW_BARRIER;
-        for (int high = 0; high < 2; ++high)
-            if (open_sides[2 + high] && row == (high ? ny - 1 : 0)) {
-                const real *side = side_y + high * 4 * nx;
-                FOR_EACH_IN_ROW(i, 0, nx)
-                    result[i] += change(side_source(side, nx, i, t[i], R(1) / hy), step, c, i);
-            }
+            do_row(&block, 2, step_of(dt, 0), row);
     }
+    STORED_PAST_CACHES;
 }
 
 // K = (xx, yy, zz).
@@ -119,58 +289,21 @@ KERNEL heat_diagonal_3d(
     const real *capacity,     // optional (nz, ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
     real *divergence          // (nz, ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
-    Step step = step_of(dt);
-    real keep = step.keep, scale = step.scale;
+    Block block = block_of(3, nx, ny, nz, faces, temperature, open_sides, divergence);
+    block.ghost_x = ghost_x;
+    block.ghost_y = ghost_y;
+    block.ghost_z = ghost_z;
+    block.side_x = side_x;
+    block.side_y = side_y;
+    block.side_z = side_z;
+    block.per_hx = R(1) / hx;
+    block.per_hy = R(1) / hy;
+    block.per_hz = R(1) / hz;
     FOR_EACH_ROW(row, ny * nz) {
-        long j = row % ny, l = row / ny, stride = nx + 2, layer = (ny + 2) * stride;
-        const real *fx = faces + (l + 1) * layer + (j + 1) * stride + 1;
-        const real *fy = fx + (nz + 2) * layer, *fz = fy + (nz + 2) * layer;
-        const real *t = temperature + row * nx;
-        const real *below_y = j > 0 ? t - nx : ghost_y + l * nx;
-        const real *above_y = j < ny - 1 ? t + nx : ghost_y + (nz + l) * nx;
-        const real *below_z = l > 0 ? t - ny * nx : ghost_z + j * nx;
-        const real *above_z = l < nz - 1 ? t + ny * nx : ghost_z + (ny + j) * nx;
-        const real *c = capacity ? capacity + row * nx : capacity;
-        real *result = divergence + row * nx;
-        if (c)
-            FOR_EACH_IN_ROW(i, 1, nx - 1) {
-                real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below_y, above_y, i) +
-                            inflow(fz[i], fz[i - layer], below_z[i], t[i], above_z[i]);
-                result[i] = keep * t[i] + scale * heat / c[i];
-            }
+        if (capacity)
+            do_row(&block, 3, step_of(dt, capacity), row);
         else
-            FOR_EACH_IN_ROW(i, 1, nx - 1) {
-                real heat = heat_2d(fx, stride, fy, t, t - 1, t + 1, below_y, above_y, i) +
-                            inflow(fz[i], fz[i - layer], below_z[i], t[i], above_z[i]);
-                result[i] = keep * t[i] + scale * heat;
-            }
-        ROW_ONCE for (int high = 0; high < 2; ++high) {
-            long i = high ? nx - 1 : 0;
-            real back = i > 0 ? t[i - 1] : ghost_x[row];
-            real ahead = i < nx - 1 ? t[i + 1] : ghost_x[ny * nz + row];
-            real heat = inflow(fx[i], fx[i - 1], back, t[i], ahead) +
-                        inflow(fy[i], fy[i - stride], below_y[i], t[i], above_y[i]) +
-                        inflow(fz[i], fz[i - layer], below_z[i], t[i], above_z[i]);
-            result[i] = keep * t[i] + change(heat, step, c, i);
-        }
-        ROW_ONCE for (int high = 0; high < 2; ++high)
-            if (open_sides[high]) {
-                long i = high ? nx - 1 : 0, nface = ny * nz;
-                const real *side = side_x + high * 4 * nface;
-                result[i] += change(side_source(side, nface, row, t[i], R(1) / hx), step, c, i);
-            }
-        ROW_BARRIER;
-        for (int high = 0; high < 2; ++high)
-            if (open_sides[2 + high] && j == (high ? ny - 1 : 0)) {
-                const real *side = side_y + high * 4 * nx * nz;
-                FOR_EACH_IN_ROW(i, 0, nx)
-                    result[i] += change(side_source(side, nx * nz, l * nx + i, t[i], R(1) / hy), step, c, i);
-            }
-        for (int high = 0; high < 2; ++high)
-            if (open_sides[4 + high] && l == (high ? nz - 1 : 0)) {
-                const real *side = side_z + high * 4 * nx * ny;
-                FOR_EACH_IN_ROW(i, 0, nx)
-                    result[i] += change(side_source(side, nx * ny, j * nx + i, t[i], R(1) / hz), step, c, i);
-            }
+            do_row(&block, 3, step_of(dt, 0), row);
     }
+    STORED_PAST_CACHES;
 }

@@ -40,6 +40,12 @@ typedef unsigned char byte;
 #define FOR_EACH_IN_ROW(x, first, last) for (long x = (first) + HP_MEMBER; x < (last); x += HP_MEMBERS)
 #define ROW_BARRIER __syncthreads()
 #define ROW_ONCE if (HP_MEMBER == 0)
+#define STRIP 1
+#define FOR_EACH_STRIP(first, n) for (long first = HP_MEMBER; first < (n); first += HP_MEMBERS)
+#define FOR_EACH_IN_STRIP(i, count) for (long i = 0; i < (count); ++i)
+#define FETCH_AHEAD(array) ((void)0)
+#define STORE_STRIP(to, values, count, past_caches) hp_store_strip(to, values, count)
+#define STORED_PAST_CACHES ((void)0)
 
 #define LANES 1
 #define FOR_EACH_TEAM(team, ncells) for (long team = HP_BLOCK; team < (ncells); team += HP_BLOCKS)
@@ -158,6 +164,13 @@ int omp_get_thread_num(void);
 #define FOR_EACH_IN_ROW(x, first, last) HP_PRAGMA(omp simd) for (long x = (first); x < (last); ++x)
 #define ROW_BARRIER ((void)0)
 #define ROW_ONCE
+#define STRIP (128 / (long)sizeof(real))
+#define FOR_EACH_STRIP(first, n) for (long first = 0; first < (n); first += STRIP)
+#define FOR_EACH_IN_STRIP(i, count) HP_PRAGMA(omp simd) for (long i = 0; i < (count); ++i)
+#define FETCH_AHEAD(array) hp_fetch_ahead(array)
+#define STORE_STRIP(to, values, count, past_caches) \
+    ((past_caches) ? hp_store_past_caches(to, values, count) : hp_store_strip(to, values, count))
+#define STORED_PAST_CACHES hp_stored_past_caches()
 
 #ifndef LANES
 #define LANES (64 / (int)sizeof(real))
@@ -210,6 +223,40 @@ INLINE real hp_sqrt(real x) { return HP_BUILTIN(sqrt)(x); }
 INLINE real hp_abs(real x) { return HP_BUILTIN(fabs)(x); }
 INLINE real hp_copysign(real size, real sign) { return HP_BUILTIN(copysign)(size, sign); }
 
+/* The processor by itself asks memory for what comes next too late and stops at the end of a page. So ask for
+   the lines of a strip a page ahead, into the second cache. Nothing is read: it may be beyond the array. */
+INLINE void hp_fetch_ahead(const real *array)
+{
+    for (unsigned long line = 0; line < STRIP * sizeof(real); line += 64)
+        __builtin_prefetch((const void *)((unsigned long)array + 4096 + line), 0, 2);
+}
+
+INLINE void hp_store_strip(real *to, const real *values, long count);
+
+/* Past the caches, which would read every line from memory before it is written. */
+#ifdef __SSE2__
+#include <emmintrin.h>
+INLINE void hp_store_past_caches(real *to, const real *values, long count)
+{
+    const long pair = 16 / sizeof(real);
+    long i = 0;
+    if ((unsigned long)to % 16 == 0)
+        for (; i + pair <= count; i += pair)
+            _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(values + i)));
+    for (; i < count; ++i)
+#ifdef HPCMSM_FLOAT32
+        _mm_stream_si32((int *)(to + i), (int)hp_bits(values[i]));
+#else
+        _mm_stream_si64((long long *)(to + i), (long long)hp_bits(values[i]));
+#endif
+}
+/* Before another thread or rank may read it; threads of one call are ordered by the end of their loop. */
+INLINE void hp_stored_past_caches(void) { _mm_sfence(); }
+#else
+INLINE void hp_store_past_caches(real *to, const real *values, long count) { hp_store_strip(to, values, count); }
+INLINE void hp_stored_past_caches(void) {}
+#endif
+
 #endif /* ------------------------------------------------------------------------------- common */
 
 #define MUL_ADD(a, b, c) hp_fma(a, b, c)
@@ -226,6 +273,11 @@ INLINE int hp_lanes_any(const int *active)
 }
 #define LANES_ANY(active) hp_lanes_any(active)
 
+INLINE void hp_store_strip(real *to, const real *values, long count)
+{
+    for (long i = 0; i < count; ++i)
+        to[i] = values[i];
+}
 INLINE long hp_min_long(long a, long b) { return a < b ? a : b; }
 INLINE real hp_min(real a, real b) { return a < b ? a : b; }
 INLINE real hp_max(real a, real b) { return a > b ? a : b; }
