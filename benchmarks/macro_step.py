@@ -6,12 +6,11 @@ Explicit heat conduction in float64 with a conductivity that differs from cell t
 insulated sides, on 1 rank and through mpirun on more. All of these are first asserted to give the same
 numbers, and are then timed in turns:
 
-    stencil      the program's kernel alone, K diagonal; the division of its harmonic means is in `use`
-    cross        the same with cross terms
-    use          what a new K costs: its exchange and the conductances of the faces
     step         the whole step of Forward Euler: ghost exchange, sides, stencil; K frozen, one heat capacity
     step_rho_c   the same with a heat capacity that differs from cell to cell: an array more to read
-    spatial      ghost exchange and stencil, as the program calls them
+    spatial      div(K grad T): ghost exchange, sides, stencil
+    cross        the same where K has cross terms
+    use          what a new K costs: its exchange and the conductances of the faces, whose divisions are here
     plain_c      a C loop over the same arrays and the same harmonic means, as one writes it
     plain_c_mean a C loop with one conductivity and arithmetic means: two (three) arrays fewer, no division
     numpy        slices of whole arrays
@@ -177,7 +176,6 @@ class Problem:
     def __init__(self, cells: tuple[int, ...]):
         from hpcmsm.config import MacroSection, TimeSection
         from hpcmsm.grid import Grid
-        from hpcmsm.kernels import Kernel
         from hpcmsm.macro.heat import Heat
         from hpcmsm.macro.stepping import make_stepper
 
@@ -189,13 +187,13 @@ class Problem:
         macro = MacroSection(initial="1 + sin(7 * x) * cos(5 * y) / 2")
         time = TimeSection(scheme="euler", end=1.0, step=self.dt)
         self.capacities = {"step": np.float64(1.25), "step_rho_c": 1.0 + self._random(1)[0]}
-        self.heat = Heat(self.grid, macro, lambda temperature: self.capacities["step"])
+        self.heat, self.crossed = (
+            Heat(self.grid, macro, lambda temperature: self.capacities["step"]) for _ in range(2)
+        )
         self.stepper = make_stepper(self.heat, self.grid, time, macro, lambda *_: None)
         self.stepper.set_unknown(self.heat.initial() + 0.1 * self._random(2))
         self._choose_conductivity()
         self.out = np.full(self.grid.ncells, 0.0)
-        self.kernel = Kernel.load("heat", f"heat_divergence_{self.grid.ndim}d")
-        self.arguments = self._kernel_arguments()
 
     def _random(self, seed: int, rows: int = 1) -> np.ndarray:
         """Numbers in [0, 1) that belong to the cells, whoever owns them, shape (rows, ncells)."""
@@ -208,6 +206,7 @@ class Problem:
         normal = 1.0 + 9.0 * self._random(3, ndim)
         cross = 0.3 * (self._random(4, ndim * (ndim - 1) // 2) - 0.5)
         self.conductivity = np.concatenate([normal, 0.0 * cross])
+        self.crossed.use(self.stepper.unknown, {"conductivity": np.concatenate([normal, cross])})
         self.normal = [self._ghosted(row) for row in normal]
         terms = [self._ghosted(row) for row in cross]
         self.cross = terms[0] if ndim == 2 else np.stack(terms)
@@ -222,43 +221,10 @@ class Problem:
         found[...] = self.grid.ghosted(vector, local)
         return found
 
-    def _kernel_arguments(self) -> dict:
-        """The stencil's arguments for insulated sides."""
-        from hpcmsm.kernels import Kernel
-
-        ndim = self.grid.ndim
-        physical = np.array([int(self.heat.faces[side] is not None) for side in self.heat.faces], np.int32)
-        faces = np.full((ndim, *self.temperature.shape), 0.0)
-        conductances = Kernel.load("heat", "heat_faces")
-        for axis in range(ndim):
-            along, shape = ndim - 1 - axis, self.temperature.shape
-            block = (int(np.prod(shape[:along])), shape[along], int(np.prod(shape[along + 1 :])))
-            sides, k = physical[2 * axis : 2 * axis + 2], self.normal[axis].reshape(block)
-            n, h = shape[along] - 2, self.grid.spacing[axis]
-            conductances(block[0], n, block[2], h, sides, k, faces[axis].reshape(block))
-        sizes = {f"n{name}": int(n) for name, n in zip("xyz", self.n, strict=False)}
-        widths = {f"h{name}": h for name, h in zip("xyz", self.grid.spacing, strict=False)}
-        given = {
-            f"side_{name}": np.zeros((2, 4, *np.delete(self.n, axis)[::-1]))
-            for axis, name in enumerate("xyz"[:ndim])
-        }
-        return {**sizes, **widths, **given, "physical": physical, "faces": faces}
-
-    def stencil(self, cross: bool = False) -> np.ndarray:
-        """The kernel alone."""
-        self.kernel(
-            **self.arguments,
-            cross=self.cross if cross else None,
-            temperature=self.temperature,
-            dt=0.0,
-            capacity=None,
-            divergence=self.out.reshape(self.grid.rank_shape),
-        )
-        return self.out
-
-    def spatial(self) -> np.ndarray:
-        """Collective. As the program evaluates it."""
-        return self.heat.spatial(0.0, self.stepper.vector, self.out)
+    def spatial(self, cross: bool = False) -> np.ndarray:
+        """Collective. div(K grad T) as the program evaluates it."""
+        heat = self.crossed if cross else self.heat
+        return heat.spatial(0.0, self.stepper.vector, self.out)
 
     def step(self, name: str = "step") -> None:
         """Collective. One explicit step of the program, with one of the heat capacities."""
@@ -317,9 +283,8 @@ def measure(name: str, cells: tuple[int, ...], comm, repeats: int) -> dict:
     check(problem, comm)
     works = {
         "triad": streams.triad,
-        "stencil": problem.stencil,
         "plain_c": problem.plain_c,
-        "cross": lambda: problem.stencil(cross=True),
+        "cross": lambda: problem.spatial(cross=True),
         "plain_c_mean": lambda: problem.plain_c("arithmetic"),
         "use": problem.use,
         "step": problem.step,
@@ -352,8 +317,8 @@ def _summary(seconds: list[float]) -> dict:
 def _parts(row: dict, ndim: int) -> dict:
     """How near to the triad's bandwidth they are: bytes that must move, counted as in the triad."""
     # The conductivity of every axis (one for all in plain_c_mean), the temperature, and the result.
-    nbytes = {"stencil": 8 * (ndim + 2), "plain_c": 8 * (ndim + 2), "plain_c_mean": 24}
-    nbytes |= {"step": nbytes["stencil"], "step_rho_c": nbytes["stencil"] + 8}
+    nbytes = {"step": 8 * (ndim + 2), "step_rho_c": 8 * (ndim + 3)}
+    nbytes |= {"plain_c": nbytes["step"], "plain_c_mean": 24}
     limit = row["triad_gb_per_s"]["best"] * 1e3
     return {work: row["mcells_per_s"][work]["best"] * n / limit for work, n in nbytes.items()}
 
@@ -366,13 +331,12 @@ def check(problem: Problem, comm) -> None:
     """
     problem.use()
     wanted = problem.numpy()
-    agree("stencil", problem.stencil(), wanted, comm)
     agree("spatial", problem.spatial(), wanted, comm)
     agree("plain_c", problem.plain_c(), wanted, comm)
     agree("plain_c_mean", problem.plain_c("arithmetic"), problem.numpy("arithmetic"), comm)
     block, inner = problem.grid.rank_shape, (slice(1, -1),) * problem.grid.ndim
     crossed = wanted.reshape(block)[inner] + problem.numpy_cross()
-    agree("cross", problem.stencil(cross=True).reshape(block)[inner], crossed, comm)
+    agree("cross", problem.spatial(cross=True).reshape(block)[inner], crossed, comm)
     start = problem.stepper.unknown.copy()
     for name, capacity in problem.capacities.items():
         problem.step(name)
@@ -418,8 +382,7 @@ def told(row: dict) -> str:
     return (
         f"{row['case']}, {row['nranks']} rank(s), Mcells/s, best (median): {rates}; "
         f"triad {triad['best']:.1f} ({triad['median']:.1f}) GB/s, in turns {in_turns_too['best']:.1f}; "
-        f"stencil at {100 * row['part_of_triad']['stencil']:.0f} %, step at "
-        f"{100 * row['part_of_triad']['step']:.0f} %, step_rho_c at "
+        f"step at {100 * row['part_of_triad']['step']:.0f} %, step_rho_c at "
         f"{100 * row['part_of_triad']['step_rho_c']:.0f} % of it"
     )
 

@@ -7,7 +7,7 @@ Every kernel file is compiled as the engine does, with line numbers besides (the
 objdump shows the floating-point arithmetic (add, subtract, multiply, divide, root, fused, least, largest), on
 registers of 16, 32 or 64 bytes either packed or one number alone; addr2line says from which lines each
 instruction was made, through all functions put in place. So each belongs to a vector loop of the source
-(FOR_EACH_CELL, FOR_EACH_IN_ROW, FOR_EACH_LANE), or to none. A loop is vectorised if its packed instructions,
+(FOR_EACH_CELL, _IN_ROW, _IN_STRIP, _LANE), or to none. A loop is vectorised if its packed instructions,
 each run once, do more operations than the others: these are what is left over after the last whole vector,
 written out up to 15 times, and what is the same for the whole loop.
 

@@ -1,6 +1,6 @@
 """Find, compile, check and call the kernels of the folder kernels/.
 
-    kernel = Kernel.load("heat", "heat_divergence_2d")
+    kernel = Kernel.load("heat_diagonal", "heat_diagonal_2d")
     kernel(nx=nx, ny=ny, ...)
 
 The conventions of kernel files are in kernels/README.md.

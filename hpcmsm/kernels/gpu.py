@@ -119,8 +119,8 @@ class GpuKernel(Kernel):
         if self.debug:
             self._check(values)
         by_name = dict(zip(self.names, values, strict=True))
-        ncells = math.prod(size(by_name) for size in self.ncells)
-        if ncells == 0:
+        ncells = max(math.prod(size(by_name) for size in factors) for factors in self.ncells)
+        if ncells <= 0:
             return
         if self.signature.kind == "cell":
             blocks, threads, shared = min(-(-ncells // CELL_THREADS), LARGEST_GRID), CELL_THREADS, 0

@@ -45,7 +45,7 @@ class Kernel:
         self.integers = tuple(a.name for a in self.arguments if not a.array and a.type in INTEGER_TYPES)
         self.shapes = {a.name: tuple(self._size(part) for part in a.shape) for a in signature.arguments}
         # Only the GPU needs it, but a kernel that works on one backend shall work on the other.
-        self.ncells = [self._size(text) for text in signature.ncells]
+        self.ncells = [[self._size(text) for text in factors] for factors in signature.ncells]
         self.scratch = next((a for a in signature.arguments if a.role == "scratch"), None)
         self.lanes = 1
 

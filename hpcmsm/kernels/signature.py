@@ -61,13 +61,13 @@ class Signature:
         name: of the function.
         arguments: in the order of the source.
         kind: "cell", "row" or "team", from the outermost FOR_EACH loop.
-        ncells: expressions whose product is the number of cells (or rows).
+        ncells: of each outermost loop the expressions whose product is its number of cells (or rows).
     """
 
     name: str
     arguments: tuple[Argument, ...]
     kind: str
-    ncells: tuple[str, ...]
+    ncells: tuple[tuple[str, ...], ...]
 
 
 def size_expression(text: str, names: tuple[str, ...], where: str) -> Size:
@@ -141,7 +141,7 @@ def parse_file(text: str, filename: str) -> dict[str, Signature]:
         where = f" (kernel '{match[1]}' of {filename})"
         following = _FUNCTION.search(text, match.end())
         head, body = _split_head(text[match.end() : following.start() if following else None], where)
-        kind, ncells = _outer_loop(body, where)
+        kind, ncells = _outer_loops(body, where)
         arguments = _arguments(head, where)
         if sum(a.role == "scratch" for a in arguments) > (kind == "team"):
             raise KernelError(
@@ -188,13 +188,15 @@ def _argument(line: str, where: str) -> Argument:
     return Argument(name, kind, bool(star), bool(const), sizes, role, unit or "1", about.strip())
 
 
-def _outer_loop(body: str, where: str) -> tuple[str, tuple[str, ...]]:
-    """Kind of the kernel, and the factors of its number of cells, from its first FOR_EACH loop."""
-    loop = _LOOP.search(re.sub(r"//[^\n]*", "", body))
-    if loop is None:
+def _outer_loops(body: str, where: str) -> tuple[str, tuple[tuple[str, ...], ...]]:
+    """Kind of the kernel, from its first FOR_EACH loop, and of each the factors of its number of cells."""
+    loops = list(_LOOP.finditer(re.sub(r"//[^\n]*", "", body)))
+    if not loops:
         raise KernelError(
             f"a kernel must loop with FOR_EACH_CELL, _ROW or _TEAM, got none{where}; see kernels/README.md"
         )
-    words = [word.strip() for word in loop[2].split(",")]
-    nindex = {"CELL_2D": 2, "CELL_3D": 3}.get(loop[1], 1)
-    return loop[1].split("_")[0].lower(), tuple(words[nindex:])
+    ncells = []
+    for loop in loops:
+        nindex = {"CELL_2D": 2, "CELL_3D": 3}.get(loop[1], 1)
+        ncells.append(tuple(word.strip() for word in loop[2].split(",")[nindex:]))
+    return loops[0][1].split("_")[0].lower(), tuple(ncells)

@@ -70,18 +70,17 @@ class Heat(MethodOfLines):
         self._has_source = not (self.source.is_constant and self.source() == 0.0)
         self.faces = boundary_faces(section.boundary, grid, self._name)
         self.coordinates = grid.coordinates()
-        self._local = grid.new_local()
-        self._divergence = Kernel.load("heat", f"heat_divergence_{grid.ndim}d")
-        if grid.ndim > 1:
-            self._diagonal, self._rim = Kernel.load("heat_diagonal", f"heat_diagonal_{grid.ndim}d"), Rim(grid)
+        self._local, self._rim = grid.new_local(), Rim(grid)
+        self._diagonal = Kernel.load("heat_diagonal", f"heat_diagonal_{grid.ndim}d")
         self._conductances = Kernel.load("heat", "heat_faces")
-        ghosted_shape = tuple(n + 2 for n in grid.rank_shape)
         # Filled rather than np.zeros: only so does numpy ask for huge pages, which the stencil feels.
-        self._faces = np.full((grid.ndim, *ghosted_shape), 0.0)
-        self._cross_terms = np.full((own - grid.ndim, *ghosted_shape), 0.0)
+        self._faces = np.full((grid.ndim, *grid.rank_shape), 0.0)
+        self._behind = [np.zeros(self._face_shape(axis)) for axis in range(grid.ndim)]
+        self.owned_conductivity = np.full((own, grid.ncells), 0.0)
+        self._cross_terms = np.full((own - grid.ndim, *(n + 2 for n in grid.rank_shape)), 0.0)
         self._has_cross = np.zeros(1, dtype=np.intc)
         self._exchange = grid.new_vector()
-        self._arguments = self._fixed_arguments()
+        self._set_fixed_arguments()
         # Of each face of a side: coefficient, value, flux, share of the cross part that enters.
         self._sides = {axis: np.zeros((2, 4, *self._face_shape(axis))) for axis in range(grid.ndim)}
         self._evaluated: set[str] = set()
@@ -89,7 +88,12 @@ class Heat(MethodOfLines):
     @cached_property
     def _coefficients(self) -> Kernel:
         """Only implicit schemes need it."""
-        return Kernel.load("heat", f"heat_coefficients_{self.grid.ndim}d")
+        return Kernel.load("heat", "heat_coefficients")
+
+    @cached_property
+    def _cross(self) -> Kernel:
+        """Only conductivities with cross terms need it."""
+        return Kernel.load("heat_cross", f"heat_cross_{self.grid.ndim}d")
 
     def _face_shape(self, axis: int) -> tuple[int, ...]:
         """Shape of the owned block's face across an axis, in array order."""
@@ -97,15 +101,26 @@ class Heat(MethodOfLines):
         del shape[self.grid.ndim - 1 - axis]
         return tuple(shape) or (1,)
 
-    def _fixed_arguments(self) -> dict:
+    def _set_fixed_arguments(self) -> None:
         """Arguments of the kernels that never change."""
+        axes = range(self.grid.ndim)
         sizes = {f"n{AXES[axis]}": n for axis, n in enumerate(reversed(self.grid.rank_shape))}
         widths = {f"h{AXES[axis]}": h for axis, h in enumerate(self.grid.spacing)}
         faces = [self.faces[side] for side in SIDES[: 2 * self.grid.ndim]]
-        physical = [int(given is not None) for given in faces]
+        self._physical = np.array([int(given is not None) for given in faces], np.int32)
         # Looking up what enters at insulated sides costs the step in 3D a twentieth.
-        self._open = np.array([int(given is not None and not given.insulated) for given in faces], np.int32)
-        return {**sizes, **widths, "physical": np.array(physical, dtype=np.int32)}
+        opened = np.array([int(given is not None and not given.insulated) for given in faces], np.int32)
+        self._arguments = {**sizes, **widths}
+        self._diagonal_arguments = {**self._arguments, "open_sides": opened, "faces": self._faces}
+        self._diagonal_arguments |= {f"behind_{AXES[axis]}": self._behind[axis] for axis in axes}
+        self._diagonal_arguments |= {f"ghost_{name}": plane for name, plane in self._rim.planes.items()}
+
+    def _along(self, axis: int) -> tuple[dict, tuple[int, int, int]]:
+        """The block as a kernel of one axis sees it: its arguments, and cells slower, along, faster."""
+        along, shape = self.grid.ndim - 1 - axis, self.grid.rank_shape
+        outer, inner = int(np.prod(shape[:along])), int(np.prod(shape[along + 1 :]))
+        sizes = {"nouter": outer, "n": shape[along], "ninner": inner, "h": self.grid.spacing[axis]}
+        return {**sizes, "physical": self._physical[2 * axis : 2 * axis + 2]}, (outer, shape[along], inner)
 
     def _side_values(self, time: float, owned: np.ndarray) -> dict[str, np.ndarray]:
         """What is given at the sides of this rank's block; evaluated anew where it may have changed."""
@@ -133,7 +148,8 @@ class Heat(MethodOfLines):
         Raises:
             ConfigError: <rho c> is not positive somewhere; raised on every rank.
         """
-        self.owned_conductivity = outputs[self.coefficient[0]][self._components]
+        for row, component in zip(self.owned_conductivity, self._components, strict=True):
+            row[...] = outputs[self.coefficient[0]][component]
         # A steady flux does not ask for the conductivity.
         self._evaluated = {side for side in self._evaluated if self.faces[side].kind == "flux"}
         self._renew_faces()
@@ -149,10 +165,10 @@ class Heat(MethodOfLines):
         Raises:
             ConfigError: it is not positive in some owned cell.
         """
-        capacity = np.broadcast_to(self.capacity, self.grid.ncells)
-        wrong = np.flatnonzero(~(capacity > 0.0))
-        if wrong.size:
-            cell, (what, advice) = wrong[0], self.capacity_advice
+        if not np.all(np.asarray(self.capacity) > 0.0):
+            capacity = np.broadcast_to(self.capacity, self.grid.ncells)
+            cell = np.flatnonzero(~(capacity > 0.0))[0]
+            what, advice = self.capacity_advice
             raise ConfigError(
                 f"{what} must be positive, got {capacity[cell]:.6g} in cell "
                 f"{self.grid.ids[cell]} ({self._name} = {unknown[cell]:.6g}); {advice}"
@@ -211,20 +227,19 @@ class Heat(MethodOfLines):
     def _renew_faces(self) -> None:
         """Collective. What the normal components of K make of the faces."""
         for axis in range(self.grid.ndim):
-            conductivity = self.with_ghosts(self.owned_conductivity[axis])
-            along = self.grid.ndim - 1 - axis
-            n = self.grid.rank_shape[along]
-            # All slower axes, this one, all faster axes.
-            shape = (int(np.prod(conductivity.shape[:along])), n + 2, -1)
-            block = conductivity.reshape(shape)
+            conductivity = self.owned_conductivity[axis]
+            self._exchange.placeArray(conductivity)
+            try:
+                self._rim.exchange(self._exchange)
+            finally:
+                self._exchange.resetArray()
+            sizes, (outer, n, inner) = self._along(axis)
             self._conductances(
-                nouter=block.shape[0],
-                n=n,
-                ninner=block.shape[2],
-                h=self.grid.spacing[axis],
-                physical=self._arguments["physical"][2 * axis : 2 * axis + 2],
-                conductivity=block,
-                faces=self._faces[axis].reshape(shape),
+                **sizes,
+                conductivity=conductivity.reshape(outer, n, inner),
+                ghost=self._rim.planes[AXES[axis]].reshape(2, outer, inner),
+                faces=self._faces[axis].reshape(outer, n, inner),
+                behind=self._behind[axis].reshape(outer, inner),
             )
 
     def _renew_cross_terms(self) -> None:
@@ -261,22 +276,20 @@ class Heat(MethodOfLines):
             self._apply(vector, sides, values, dt, capacity)
 
     def _apply(self, vector, sides, out=None, dt=0.0, capacity=None) -> np.ndarray:
-        """Collective. div(K grad T) with the given sides, shape (ncells,); see heat.c for dt."""
+        """Collective. div(K grad T) with the given sides, shape (ncells,); see heat_diagonal.c for dt."""
         out = np.empty(self.grid.ncells) if out is None else out
-        given = {**self._arguments, **sides, "faces": self._faces, "dt": dt, "capacity": capacity}
-        given["divergence"] = out.reshape(self.grid.rank_shape)
-        if self.grid.ndim == 1:
-            self._divergence(**given, temperature=self.grid.ghosted(vector, self._local))
-        elif self._has_cross[0]:
+        block, result = self.grid.rank_shape, out.reshape(self.grid.rank_shape)
+        step = {"dt": dt, "capacity": capacity, "divergence": result}
+        first = {"dt": 0.0, "capacity": None, "divergence": result} if self._has_cross[0] else step
+        self._rim.exchange(vector)
+        temperature = vector.getArray(readonly=True).reshape(block)
+        self._diagonal(**self._diagonal_arguments, **sides, **first, temperature=temperature)
+        if self._has_cross[0]:
             # In 2D there is one cross term, and no axis for its components.
             cross = self._cross_terms[0] if self.grid.ndim == 2 else self._cross_terms
-            self._divergence(**given, cross=cross, temperature=self.grid.ghosted(vector, self._local))
-        else:
-            self._rim.exchange(vector)
-            temperature = vector.getArray(readonly=True).reshape(self.grid.rank_shape)
-            ghosts = {f"ghost_{axis}": plane for axis, plane in self._rim.planes.items()}
-            del given["physical"]
-            self._diagonal(**given, **ghosts, open_sides=self._open, temperature=temperature)
+            temperature = self.grid.ghosted(vector, self._local)
+            given = {**self._arguments, **sides, **step, "physical": self._physical, "cross": cross}
+            self._cross(**given, temperature=temperature)
         return out
 
     def _source(self, time: float, temperature: np.ndarray) -> np.ndarray:
@@ -289,11 +302,19 @@ class Heat(MethodOfLines):
     def linear_coefficients(self, time: float, vector) -> np.ndarray:
         """dL/dT with K frozen, without cross terms: shape (1 + 2 ndim, ncells), W/(m3 K)."""
         owned = vector.getArray(readonly=True)
-        out = np.empty((2 + 2 * self.grid.ndim, *self.grid.rank_shape))
+        rows = np.zeros((1 + 2 * self.grid.ndim, self.grid.ncells))
         self._linearise(time, owned)
-        self._coefficients(**self._arguments, **self._linear_sides, faces=self._faces, coefficients=out)
-        # The last row is the constant part, which a derivative does not need.
-        rows = out[:-1].reshape(1 + 2 * self.grid.ndim, -1)
+        for axis in range(self.grid.ndim):
+            sizes, block = self._along(axis)
+            self._coefficients(
+                **sizes,
+                faces=self._faces[axis].reshape(block),
+                behind=self._behind[axis].reshape(block[0], block[2]),
+                side=self._linear_sides[f"side_{AXES[axis]}"].reshape(2, 4, block[0], block[2]),
+                back=rows[1 + 2 * axis].reshape(block),
+                ahead=rows[2 + 2 * axis].reshape(block),
+                centre=rows[0].reshape(block),
+            )
         rows[0] += self._source_slope
         return rows
 

@@ -104,11 +104,12 @@ def _fields_by_argument(inputs, outputs, state, arguments: dict) -> dict[str, tu
 
 
 def _check_names(kernel: Kernel, arguments: dict, fields: dict, parameters: Parameters) -> None:
-    if kernel.signature.ncells != (NCELLS,) or NCELLS not in kernel.integers:
-        raise ConfigError(
-            f"the kernel must loop over its integer argument '{NCELLS}', got a loop over "
-            f"'{' x '.join(kernel.signature.ncells)}'{kernel.where}; rename it"
-        )
+    for factors in kernel.signature.ncells:
+        if factors != (NCELLS,) or NCELLS not in kernel.integers:
+            raise ConfigError(
+                f"the kernel must loop over its integer argument '{NCELLS}', got a loop over "
+                f"'{' x '.join(factors)}'{kernel.where}; rename it"
+            )
     own, known = {NCELLS, *NUMBERS, *PER_CELL}, {*fields, *parameters}
     for name in known & own | set(fields) & set(parameters):
         raise ConfigError(

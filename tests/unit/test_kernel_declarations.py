@@ -22,17 +22,19 @@ def test_declarations_are_read(example):
     assert [a.role for a in signature.arguments] == ["", "", "", "optional", ""]
     assert signature.arguments[2].shape == ("2 * (n + 1)", "n")
     assert signature.arguments[1].about == "what x is multiplied with (a number)"
-    assert (signature.kind, signature.ncells) == ("cell", ("n",))
+    assert (signature.kind, signature.ncells) == ("cell", (("n",),))
 
 
 def test_kinds_and_cells_are_read_from_the_loops():
     signatures = parse_file(EXAMPLE, "example.c")
     assert list(signatures) == ["saxpy", "mean_square", "elementary", "number_cells"]
-    assert (signatures["mean_square"].kind, signatures["mean_square"].ncells) == ("team", ("n",))
+    assert (signatures["mean_square"].kind, signatures["mean_square"].ncells) == ("team", (("n",),))
     assert signatures["mean_square"].arguments[-1].role == "scratch"
-    assert signatures["number_cells"].ncells == ("nx", "ny", "nz")
-    rows = parse_file((kernel_folder() / "heat.c").read_text(), "heat.c")
-    assert (rows["heat_divergence_3d"].kind, rows["heat_divergence_3d"].ncells) == ("row", ("ny * nz",))
+    assert signatures["number_cells"].ncells == (("nx", "ny", "nz"),)
+    rows = parse_file((kernel_folder() / "heat_diagonal.c").read_text(), "heat_diagonal.c")
+    assert (rows["heat_diagonal_3d"].kind, rows["heat_diagonal_3d"].ncells) == ("row", (("ny * nz",),))
+    several = parse_file((kernel_folder() / "heat.c").read_text(), "heat.c")["heat_faces"]
+    assert several.ncells == (("(n - 1) * ninner", "nouter"), ("ninner", "nouter"))
 
 
 @pytest.mark.parametrize(
