@@ -114,8 +114,9 @@ INLINE Row row_of(const Block *block, int ndim, long number)
         row.z.back = row.l > 0 ? row.t - layer : block->ghost_z + row.j * nx;
         row.z.ahead = row.l < nz - 1 ? row.t + layer : block->ghost_z + (ny + row.j) * nx;
     }
-    int outer_y = ndim > 1 && (row.j == 0 || row.j == ny - 1), outer_z = ndim > 2 && (row.l == 0 || row.l == nz - 1);
-    row.rim = block->any_open && (outer_y || outer_z);
+    int end_of_y = ndim > 1 && (row.j == 0 || row.j == ny - 1);
+    int end_of_z = ndim > 2 && (row.l == 0 || row.l == nz - 1);
+    row.rim = block->any_open && (end_of_y || end_of_z);
     row.begins = row.low || block->any_open;
     row.ends = row.high || block->any_open;
     return row;
