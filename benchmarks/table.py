@@ -89,8 +89,7 @@ def macro_rows(result: dict) -> list[tuple[str, str, str]]:
         rows.append(
             (
                 f"macro step, {row['case']}, {row['nranks']} rank{'s' * (row['nranks'] > 1)}, float64",
-                f"whole explicit step {rate['step']}, with rho c of each cell "
-                f"{rate['step_rho_c']} Mcells/s",
+                f"whole explicit step {rate['step']}, with rho c of each cell {rate['step_rho_c']} Mcells/s",
                 f"plain C's stencil {rate['plain_c']}, NumPy {rate['numpy']}{_devito(rate)} Mcells/s; "
                 f"step at {100 * row['part_of_triad']['step']:.0f} % of the triad bandwidth",
             )
@@ -155,8 +154,11 @@ def atom_rows(result: dict) -> list[tuple[str, str, str]]:
     for row in result["rows"]:
         theirs = row.get("lammps_matom_steps_per_s")
         beside = f"LAMMPS lj/cut {theirs:.1f}" if theirs else "LAMMPS was not at hand"
-        told = f"{row['free_matom_steps_per_s']:.1f} M atom-steps/s, {100 * row['of_peak']:.0f} % of the peak"
-        what = f"crystals of {row['atoms']} atoms, {row['ncells']} boxes, T = {row['temperature']}, one core"
+        told = f"{row['free_matom_steps_per_s']:.1f} M atom-steps/s"
+        if "of_peak" in row:
+            told += f", {100 * row['of_peak']:.0f} % of the peak"
+        kind = f"{row['phase']}s of {row['atoms']} atoms"
+        what = f"{kind}, {row['ncells']} boxes, T = {row['temperature']}, one core"
         rows.append((what, told, beside))
     static = result["cauchy_born"]
     told = f"{static['us_per_cell']:.2f} us per cell"
