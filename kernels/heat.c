@@ -82,11 +82,12 @@ KERNEL heat_coefficients(
         ahead[first] = faces[first];
         centre[first] -= behind[face] + faces[first] + from_sides;
     }
-    if (n > 1)
+    if (n > 1) {
         FOR_EACH_CELL_2D(i, outer, ninner, nouter) {
             long face = outer * ninner + i, last = ((outer + 1) * n - 1) * ninner + i;
             back[last] = faces[last - ninner];
             ahead[last] = faces[last];
             centre[last] -= faces[last - ninner] + faces[last] + high_per_h * side[4 * nface + face];
         }
+    }
 }

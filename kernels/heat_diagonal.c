@@ -9,7 +9,8 @@
 // on its way, and the result of a large block goes to memory past the caches. Strips at the rim of the block
 // are done apart, so that the others are nothing but the sum.
 
-// From so many bytes of result on, no second cache holds it together with what it is made of.
+// From so many bytes of result on, no second cache holds it together with what it is made of. The third may,
+// but seldom does when the next step begins: the fine scale works in between.
 #define LARGE (512 * 1024)
 
 // The arguments of the kernels. Where there is no axis y or z, its n is 1 and nothing is given for it.
@@ -20,13 +21,12 @@ typedef struct {
     const real *side_x, *side_y, *side_z;
     real per_hx, per_hy, per_hz;
     const int *open_sides;
-    int any_open; // whether any of them is
     real *result;
     int past_caches;
 } Block;
 
-INLINE Block block_of(int ndim, long nx, long ny, long nz, const real *faces, const real *t,
-                      const int *open_sides, real *result)
+INLINE Block block_of(long nx, long ny, long nz, const real *faces, const real *t, const int *open_sides,
+                      real *result)
 {
     Block block;
     block.nx = nx;
@@ -35,9 +35,6 @@ INLINE Block block_of(int ndim, long nx, long ny, long nz, const real *faces, co
     block.faces = faces;
     block.t = t;
     block.open_sides = open_sides;
-    block.any_open = 0;
-    for (int side = 0; side < 2 * ndim; ++side)
-        block.any_open |= open_sides[side];
     block.result = result;
     block.past_caches = nz * ny * nx * (long)sizeof(real) >= LARGE;
     return block;
@@ -84,7 +81,7 @@ typedef struct {
 } Row;
 
 // No heat passes a physical side, as its conductance is 0: so the neighbour in memory, of another row, will do
-// for what lies beyond it, if there is one.
+// for what lies beyond it, if there is one and as long as it is finite.
 INLINE Row row_of(const Block *block, int ndim, long number)
 {
     long nx = block->nx, ny = block->ny, nz = block->nz, layer = ny * nx, last = ny * nz - 1;
@@ -107,18 +104,19 @@ INLINE Row row_of(const Block *block, int ndim, long number)
         row.y.back = row.j > 0 ? row.t - nx : block->ghost_y + row.l * nx;
         row.y.ahead = row.j < ny - 1 ? row.t + nx : block->ghost_y + (nz + row.l) * nx;
     }
-    row.z = row.y;
+    row.z = row.y; // of the last axis, where there are two
     if (ndim > 2) {
         row.z.face_ahead = row.y.face_ahead + nz * layer;
         row.z.face_back = row.l > 0 ? row.z.face_ahead - layer : block->behind_z + row.j * nx;
         row.z.back = row.l > 0 ? row.t - layer : block->ghost_z + row.j * nx;
         row.z.ahead = row.l < nz - 1 ? row.t + layer : block->ghost_z + (ny + row.j) * nx;
     }
-    int end_of_y = ndim > 1 && (row.j == 0 || row.j == ny - 1);
-    int end_of_z = ndim > 2 && (row.l == 0 || row.l == nz - 1);
-    row.rim = block->any_open && (end_of_y || end_of_z);
-    row.begins = row.low || block->any_open;
-    row.ends = row.high || block->any_open;
+    const int *open = block->open_sides;
+    row.begins = row.low || open[0];
+    row.ends = row.high || open[1];
+    row.rim = ndim > 1 && ((open[2] && row.j == 0) || (open[3] && row.j == ny - 1));
+    if (ndim > 2)
+        row.rim |= (open[4] && row.l == 0) || (open[5] && row.l == nz - 1);
     return row;
 }
 
@@ -192,7 +190,7 @@ INLINE void add_sides(const Block *block, const Row *row, int ndim, const real *
     }
 }
 
-// A strip at the rim, or what is left of a row: where something else than their neighbours in memory lies
+// A strip at the rim, or a row that is shorter: where something else than their neighbours in memory lies
 // beyond them, its temperatures are copied, and its faces with that behind the first.
 INLINE void rim_strip(const Block *block, Row row, int ndim, Step step, long first, long count)
 {
@@ -228,6 +226,20 @@ RIM_STRIP(rim_strip_1d, 1)
 RIM_STRIP(rim_strip_2d, 2)
 RIM_STRIP(rim_strip_3d, 3)
 
+// What comes from memory, and was not read for a row before.
+INLINE void fetch_ahead(const real *fx, Across y, Across z, int ndim, Step step)
+{
+    FETCH_AHEAD(fx);
+    if (ndim > 1)
+        FETCH_AHEAD(y.face_ahead);
+    if (ndim > 2)
+        FETCH_AHEAD(z.face_ahead);
+    FETCH_AHEAD(z.ahead);
+    if (step.c)
+        FETCH_AHEAD(step.c);
+}
+
+// Called for a step with a capacity and for one without, each known when it is compiled.
 INLINE void do_row(const Block *block, int ndim, Step step, long number)
 {
     Row row = row_of(block, ndim, number);
@@ -235,14 +247,7 @@ INLINE void do_row(const Block *block, int ndim, Step step, long number)
     FOR_EACH_STRIP(first, block->nx) {
         Across y = across_at(row.y, first), z = across_at(row.z, first);
         Step here = step_at(step, first);
-        FETCH_AHEAD(row.fx + first);
-        if (ndim > 1)
-            FETCH_AHEAD(y.face_ahead);
-        if (ndim > 2)
-            FETCH_AHEAD(z.face_ahead);
-        FETCH_AHEAD(z.ahead);
-        if (step.c)
-            FETCH_AHEAD(here.c);
+        fetch_ahead(row.fx + first, y, z, ndim, here);
         long rest = block->nx - first;
         if (rest < STRIP || row.rim || (first == 0 && row.begins) || (rest == STRIP && row.ends)) {
             if (ndim == 1)
@@ -273,7 +278,7 @@ KERNEL heat_diagonal_1d(
     const real *capacity,     // optional (nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
     real *divergence          // (nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
-    Block block = block_of(1, nx, 1, 1, faces, temperature, open_sides, divergence);
+    Block block = block_of(nx, 1, 1, faces, temperature, open_sides, divergence);
     block.behind_x = behind_x;
     block.ghost_x = ghost_x;
     block.side_x = side_x;
@@ -306,7 +311,7 @@ KERNEL heat_diagonal_2d(
     const real *capacity,     // optional (ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
     real *divergence          // (ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
-    Block block = block_of(2, nx, ny, 1, faces, temperature, open_sides, divergence);
+    Block block = block_of(nx, ny, 1, faces, temperature, open_sides, divergence);
     block.behind_x = behind_x;
     block.behind_y = behind_y;
     block.ghost_x = ghost_x;
@@ -348,7 +353,7 @@ KERNEL heat_diagonal_3d(
     const real *capacity,     // optional (nz, ny, nx) [J/(m3 K)] heat capacity rho c of a step, 1 if left out
     real *divergence          // (nz, ny, nx) [W/m3] div(K grad T); with a step [K] T after dt
 ) {
-    Block block = block_of(3, nx, ny, nz, faces, temperature, open_sides, divergence);
+    Block block = block_of(nx, ny, nz, faces, temperature, open_sides, divergence);
     block.behind_x = behind_x;
     block.behind_y = behind_y;
     block.behind_z = behind_z;

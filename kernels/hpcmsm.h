@@ -142,30 +142,37 @@ int omp_get_thread_num(void);
 #define HP_THREAD 0
 #endif
 #define HP_PRAGMA(text) _Pragma(#text)
+/* Without OpenMP nothing at all: gcc takes a pragma that it ignores for the statement of an `if` before it. */
+#ifdef _OPENMP
+#define HP_PARALLEL(clauses) HP_PRAGMA(omp parallel for clauses num_threads(hpcmsm_threads))
+#else
+#define HP_PARALLEL(clauses)
+#endif
 
 #define FOR_EACH_CELL(c, ncells)                                              \
     HP_PRAGMA(omp parallel for simd schedule(static) num_threads(hpcmsm_threads)) \
     for (long c = 0; c < (ncells); ++c)
-#define FOR_EACH_CELL_2D(x, y, nx, ny)                                      \
-    HP_PRAGMA(omp parallel for schedule(static) num_threads(hpcmsm_threads)) \
-    for (long y = 0; y < (ny); ++y)                                         \
-        HP_PRAGMA(omp simd)                                                 \
+#define FOR_EACH_CELL_2D(x, y, nx, ny)     \
+    HP_PARALLEL(schedule(static))          \
+    for (long y = 0; y < (ny); ++y)        \
+        HP_PRAGMA(omp simd)                \
         for (long x = 0; x < (nx); ++x)
-#define FOR_EACH_CELL_3D(x, y, z, nx, ny, nz)                                           \
-    HP_PRAGMA(omp parallel for collapse(2) schedule(static) num_threads(hpcmsm_threads)) \
-    for (long z = 0; z < (nz); ++z)                                                     \
-        for (long y = 0; y < (ny); ++y)                                                 \
-            HP_PRAGMA(omp simd)                                                         \
+#define FOR_EACH_CELL_3D(x, y, z, nx, ny, nz)  \
+    HP_PARALLEL(collapse(2) schedule(static))  \
+    for (long z = 0; z < (nz); ++z)            \
+        for (long y = 0; y < (ny); ++y)        \
+            HP_PRAGMA(omp simd)                \
             for (long x = 0; x < (nx); ++x)
 
-#define FOR_EACH_ROW(row, nrows)                                            \
-    HP_PRAGMA(omp parallel for schedule(static) num_threads(hpcmsm_threads)) \
+#define FOR_EACH_ROW(row, nrows)  \
+    HP_PARALLEL(schedule(static)) \
     for (long row = 0; row < (nrows); ++row)
 #define FOR_EACH_IN_ROW(x, first, last) HP_PRAGMA(omp simd) for (long x = (first); x < (last); ++x)
 #define ROW_BARRIER ((void)0)
 #define ROW_ONCE
 #define STRIP (128 / (long)sizeof(real))
-#define FOR_EACH_STRIP(first, n) for (long first = 0; first < (n); first += STRIP)
+#define FOR_EACH_STRIP(first, n) \
+    for (long first = 0; first < (n); first += hp_strip_step((n) - first - STRIP))
 #define FOR_EACH_IN_STRIP(i, count) HP_PRAGMA(omp simd) for (long i = 0; i < (count); ++i)
 #define FETCH_AHEAD(array) hp_fetch_ahead(array)
 #define STORE_STRIP(to, values, count, past_caches) \
@@ -176,8 +183,8 @@ int omp_get_thread_num(void);
 #define LANES (64 / (int)sizeof(real))
 #endif
 __attribute__((visibility("default"))) const int hpcmsm_lanes = LANES; /* read by the engine */
-#define FOR_EACH_TEAM(team, ncells)                                             \
-    HP_PRAGMA(omp parallel for schedule(dynamic) num_threads(hpcmsm_threads))   \
+#define FOR_EACH_TEAM(team, ncells)  \
+    HP_PARALLEL(schedule(dynamic))   \
     for (long team = 0; team < ((ncells) + LANES - 1) / LANES; ++team)
 #define FOR_EACH_POINT(i, npoint) for (long i = 0; i < (npoint); ++i)
 #define FOR_EACH_POINT_2D(x, y, nx, ny) \
@@ -223,6 +230,9 @@ INLINE real hp_sqrt(real x) { return HP_BUILTIN(sqrt)(x); }
 INLINE real hp_abs(real x) { return HP_BUILTIN(fabs)(x); }
 INLINE real hp_copysign(real size, real sign) { return HP_BUILTIN(copysign)(size, sign); }
 
+/* By how far to go on where so many cells are left behind a strip: the last one may begin in the one before. */
+INLINE long hp_strip_step(long rest) { return rest > 0 && rest < STRIP ? rest : STRIP; }
+
 /* The processor by itself asks memory for what comes next too late and stops at the end of a page. So ask for
    the lines of a strip a page ahead, into the second cache. Nothing is read: it may be beyond the array. */
 INLINE void hp_fetch_ahead(const real *array)
@@ -230,8 +240,6 @@ INLINE void hp_fetch_ahead(const real *array)
     for (unsigned long line = 0; line < STRIP * sizeof(real); line += 64)
         __builtin_prefetch((const void *)((unsigned long)array + 4096 + line), 0, 2);
 }
-
-INLINE void hp_store_strip(real *to, const real *values, long count);
 
 /* Past the caches, which would read every line from memory before it is written. */
 #ifdef __SSE2__
@@ -250,10 +258,15 @@ INLINE void hp_store_past_caches(real *to, const real *values, long count)
         _mm_stream_si64((long long *)(to + i), (long long)hp_bits(values[i]));
 #endif
 }
-/* Before another thread or rank may read it; threads of one call are ordered by the end of their loop. */
+/* Before another rank may read it. What the threads of one call have written is out when their loop ends: its
+   barrier is a locked instruction, which empties the buffers on the way to memory. */
 INLINE void hp_stored_past_caches(void) { _mm_sfence(); }
 #else
-INLINE void hp_store_past_caches(real *to, const real *values, long count) { hp_store_strip(to, values, count); }
+INLINE void hp_store_past_caches(real *to, const real *values, long count)
+{
+    for (long i = 0; i < count; ++i)
+        to[i] = values[i];
+}
 INLINE void hp_stored_past_caches(void) {}
 #endif
 
@@ -264,6 +277,12 @@ INLINE void hp_stored_past_caches(void) {}
 #define CELL_OF(team, l, ncells) hp_min_long((team) * LANES + (l), (ncells) - 1)
 #define HAS_CELL(team, l, ncells) ((team) * LANES + (l) < (ncells))
 
+INLINE void hp_store_strip(real *to, const real *values, long count)
+{
+    for (long i = 0; i < count; ++i)
+        to[i] = values[i];
+}
+
 INLINE int hp_lanes_any(const int *active)
 {
     int any = 0;
@@ -273,11 +292,6 @@ INLINE int hp_lanes_any(const int *active)
 }
 #define LANES_ANY(active) hp_lanes_any(active)
 
-INLINE void hp_store_strip(real *to, const real *values, long count)
-{
-    for (long i = 0; i < count; ++i)
-        to[i] = values[i];
-}
 INLINE long hp_min_long(long a, long b) { return a < b ? a : b; }
 INLINE real hp_min(real a, real b) { return a < b ? a : b; }
 INLINE real hp_max(real a, real b) { return a > b ? a : b; }

@@ -118,7 +118,7 @@ def _factor(tokens: list[str], names: tuple[str, ...], where: str) -> Size:
             return inner
     raise KernelError(
         f"size must use only integer arguments ({', '.join(names) or 'there are none'}), "
-        f"got '{token}'{where}; correct the comment of that argument"
+        f"got '{token}'{where}; correct the comment of that argument, or the loop"
     )
 
 

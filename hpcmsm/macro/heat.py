@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -216,23 +217,26 @@ class Heat(MethodOfLines):
         self.use(unknown, outputs)
         return self._goal.weights(time, unknown[0])
 
-    def with_ghosts(self, values: np.ndarray) -> np.ndarray:
-        """Collective. Values of the owned cells with ghosts, until the next call that exchanges some."""
+    @contextmanager
+    def _as_vector(self, values: np.ndarray):
+        """A global PETSc vector of the owned cells' values, without a copy."""
         self._exchange.placeArray(values)
         try:
-            return self.grid.ghosted(self._exchange, self._local)
+            yield self._exchange
         finally:
             self._exchange.resetArray()
+
+    def with_ghosts(self, values: np.ndarray) -> np.ndarray:
+        """Collective. Values of the owned cells with ghosts, until the next call that exchanges some."""
+        with self._as_vector(values) as vector:
+            return self.grid.ghosted(vector, self._local)
 
     def _renew_faces(self) -> None:
         """Collective. What the normal components of K make of the faces."""
         for axis in range(self.grid.ndim):
             conductivity = self.owned_conductivity[axis]
-            self._exchange.placeArray(conductivity)
-            try:
-                self._rim.exchange(self._exchange)
-            finally:
-                self._exchange.resetArray()
+            with self._as_vector(conductivity) as vector:
+                self._rim.exchange(vector)
             sizes, (outer, n, inner) = self._along(axis)
             self._conductances(
                 **sizes,

@@ -39,7 +39,14 @@ def planes_beyond(ghosted):
 
 
 def inside(ghosted):
-    return np.ascontiguousarray(ghosted[(slice(1, -1),) * ghosted.ndim])
+    return ghosted[(slice(1, -1),) * ghosted.ndim]
+
+
+def guarded(array):
+    """A copy that stands between NaN in memory, which reading beyond its ends would bring in."""
+    memory = np.full(array.size + 64, np.nan, array.dtype)
+    memory[32:-32] = array.ravel()
+    return memory[32:-32].reshape(array.shape)
 
 
 def faces_of(h, physical, conductivity, **options):
@@ -47,7 +54,7 @@ def faces_of(h, physical, conductivity, **options):
     ndim = len(h)
     kernel = Kernel.load("heat", "heat_faces", **{"debug": True, **options})
     n = tuple(size - 2 for size in reversed(conductivity.shape[1:]))
-    faces = np.full((ndim, *reversed(n)), np.nan, conductivity.dtype)
+    faces = guarded(np.full((ndim, *reversed(n)), np.nan, conductivity.dtype))
     behind = []
     for axis in range(ndim):
         sizes, (outer, count, inner) = seen_along(axis, n, h)
@@ -56,7 +63,7 @@ def faces_of(h, physical, conductivity, **options):
         kernel(
             **sizes,
             physical=np.array(physical[2 * axis : 2 * axis + 2], np.int32),
-            conductivity=inside(conductivity[axis]).reshape(outer, count, inner),
+            conductivity=guarded(inside(conductivity[axis])).reshape(outer, count, inner),
             ghost=plane.reshape(2, outer, inner),
             faces=faces[axis].reshape(outer, count, inner),
             behind=behind[axis].reshape(outer, inner),
@@ -87,8 +94,12 @@ def stencil_arguments(n, h, conductivity, sides):
 def divergence(
     n, h, physical, conductivity, sides, temperature, cross=1, dt=0.0, capacity=None, out=None, **options
 ):
-    """heat_diagonal, and heat_cross where asked; n and h in the order x, y(, z)."""
+    """heat_diagonal, and heat_cross where asked; n and h in the order x, y(, z).
+
+    Other sides than the physical ones may be given as `open_sides`.
+    """
     ndim, step = len(n), {"dt": dt, "capacity": capacity}
+    open_sides = np.array(options.pop("open_sides", physical), np.int32)
     options = {"debug": True, **options}
     out = np.full(tuple(reversed(n)), np.nan, temperature.dtype) if out is None else out
     arguments = stencil_arguments(n, h, conductivity, sides)
@@ -100,9 +111,9 @@ def divergence(
         **{f"behind_{axis}": face for axis, face in zip("xyz", behind, strict=False)},
         **{f"ghost_{axis}": plane for axis, plane in zip("xyz", planes_beyond(temperature), strict=False)},
         **({"dt": 0.0, "capacity": None} if cross else step),
-        open_sides=physical,
+        open_sides=open_sides,
         faces=faces,
-        temperature=inside(temperature),
+        temperature=guarded(inside(temperature)),
         divergence=out,
     )
     if cross:
@@ -334,9 +345,16 @@ def test_split_block_gives_the_same_bits(ndim, axis, first, cross):  # fmt: skip
         assert np.array_equal(found, whole[owned])
 
 
-@pytest.mark.parametrize(("ndim", "physical"), CASES, ids=IDS)
-def test_coefficients_are_those_of_the_divergence(ndim, physical):
-    n, h, conductivity, temperature, sides = random_case(ndim, physical, seed=6)
+ONE_CELL = [(2, [1] * 4, (1, 5)), (2, [1] * 4, (7, 1)), (2, [1, 0, 0, 1], (1, 1)), (3, [0, 1] * 3, (5, 1, 6))]
+
+
+@pytest.mark.parametrize(
+    ("ndim", "physical", "n"),
+    [(*case, None) for case in CASES] + ONE_CELL,
+    ids=[*IDS, *(f"one cell along an axis {n}" for *_, n in ONE_CELL)],
+)
+def test_coefficients_are_those_of_the_divergence(ndim, physical, n):
+    n, h, conductivity, temperature, sides = random_case(ndim, physical, seed=6, n=n)
     for side in sides:
         side[:, 1:] = 0.0  # nothing but a coefficient, as for a derivative
     wanted = divergence(n, h, physical, conductivity, sides, temperature, cross=0)
@@ -359,11 +377,18 @@ def test_coefficients_are_those_of_the_divergence(ndim, physical):
 # Shorter than a strip of 16 cells, one strip, several, and with a rest; many physical sides and none.
 @pytest.mark.parametrize("nx", [1, 2, 15, 16, 17, 32, 47])
 @pytest.mark.parametrize("physical", [[1] * 4, [0] * 4, [1, 0, 0, 1], [0, 1, 1, 0]])
-def test_rows_of_any_length(nx, physical):
+@pytest.mark.parametrize("insulated", [[0] * 4, [1] * 4, [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
+def test_rows_of_any_length(nx, physical, insulated):
+    """At insulated sides nothing is looked up; they are physical ones at which the flux is 0."""
     n, h, conductivity, temperature, sides = random_case(2, physical, nx, n=(nx, 3))
+    open_sides = [int(physical[side] and not insulated[side]) for side in range(4)]
+    for side, given in enumerate(open_sides):
+        sides[side // 2][side % 2] *= given
     fluxes = twin_fluxes(n, h, physical, conductivity, temperature, sides, cross=False)
     wanted = twin_divergence(n, h, fluxes)
-    found = divergence(n, h, physical, conductivity, sides, temperature, cross=0)
+    for side, given in enumerate(open_sides):
+        sides[side // 2][side % 2] += 5.0 * (1 - given)  # which is not looked up
+    found = divergence(n, h, physical, conductivity, sides, temperature, cross=0, open_sides=open_sides)
     assert np.abs(found - wanted).max() <= 1e-11 * np.abs(wanted).max()
 
 
@@ -379,7 +404,7 @@ def test_one_dimension_is_a_row_between_insulated_sides(nx, ends):
 
 @pytest.mark.parametrize("capacity", [True, False], ids=["rho c of each cell", "rho c of 1"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("n", [(300, 451), (68, 50, 41)], ids=["2d", "3d"])
+@pytest.mark.parametrize("n", [(300, 451), (68, 41, 50)], ids=["2d", "3d"])
 def test_a_block_written_past_the_caches_has_the_bits_of_its_parts(n, dtype, capacity):
     """Parts are so small that they pass through them; the result may begin at any number."""
     ndim, name = len(n), np.dtype(dtype).name
@@ -396,8 +421,8 @@ def test_a_block_written_past_the_caches_has_the_bits_of_its_parts(n, dtype, cap
         return np.ascontiguousarray(array[(..., parts, *[slice(None)] * (ndim - 1 - axis))])
 
     wanted = []
-    for low in range(0, n[-1], 41):
-        high = min(low + 41, n[-1])
+    for low in range(0, n[-1], 17):
+        high = min(low + 17, n[-1])
         ends = [*physical[:-2], int(low == 0), int(high == n[-1])]
         owned, ghosted = slice(low, high), slice(low, high + 2)
         cut = [part_of(side, owned, 1) for side in sides[:-1]] + [sides[-1]]
@@ -407,9 +432,10 @@ def test_a_block_written_past_the_caches_has_the_bits_of_its_parts(n, dtype, cap
                 part_of(temperature, ghosted), capacity=heat_capacity[owned] if capacity else None, **step,
             )
         )  # fmt: skip
-    for first in (0, 1, 2, 5):
+    assert len(wanted) > 2
+    for first, threads in ((0, 1), (1, 1), (2, 1), (5, 1), (0, 2)):
         out = memory[first : first + np.prod(n)].reshape(tuple(reversed(n)))
-        given = {"capacity": heat_capacity if capacity else None, "out": out}
+        given = {"capacity": heat_capacity if capacity else None, "out": out, "threads": threads}
         divergence(n, h, physical, conductivity, sides, temperature, **step, **given)
         assert np.array_equal(out, np.concatenate(wanted))
 
