@@ -239,11 +239,8 @@ INLINE void fetch_ahead(const real *fx, Across y, Across z, int ndim, Step step)
         FETCH_AHEAD(step.c);
 }
 
-// Called for a step with a capacity and for one without, each known when it is compiled.
-INLINE void do_row(const Block *block, int ndim, Step step, long number)
+INLINE void do_strips(const Block *block, int ndim, Row row, Step step)
 {
-    Row row = row_of(block, ndim, number);
-    step = step_at(step, row.start);
     FOR_EACH_STRIP(first, block->nx) {
         Across y = across_at(row.y, first), z = across_at(row.z, first);
         Step here = step_at(step, first);
@@ -262,6 +259,16 @@ INLINE void do_row(const Block *block, int ndim, Step step, long number)
             STORE_STRIP(block->result + row.start + first, result, STRIP, block->past_caches);
         }
     }
+}
+
+INLINE void do_row(const Block *block, int ndim, real dt, const real *capacity, long number)
+{
+    Row row = row_of(block, ndim, number);
+    // Twice, so that whether there is a capacity is known when the loops are compiled.
+    if (capacity)
+        do_strips(block, ndim, row, step_of(dt, capacity + row.start));
+    else
+        do_strips(block, ndim, row, step_of(dt, 0));
 }
 
 // K = (xx).
@@ -283,12 +290,7 @@ KERNEL heat_diagonal_1d(
     block.ghost_x = ghost_x;
     block.side_x = side_x;
     block.per_hx = R(1) / hx;
-    FOR_EACH_ROW(row, 1) {
-        if (capacity)
-            do_row(&block, 1, step_of(dt, capacity), row);
-        else
-            do_row(&block, 1, step_of(dt, 0), row);
-    }
+    FOR_EACH_ROW(row, 1) do_row(&block, 1, dt, capacity, row);
     STORED_PAST_CACHES;
 }
 
@@ -320,12 +322,7 @@ KERNEL heat_diagonal_2d(
     block.side_y = side_y;
     block.per_hx = R(1) / hx;
     block.per_hy = R(1) / hy;
-    FOR_EACH_ROW(row, ny) {
-        if (capacity)
-            do_row(&block, 2, step_of(dt, capacity), row);
-        else
-            do_row(&block, 2, step_of(dt, 0), row);
-    }
+    FOR_EACH_ROW(row, ny) do_row(&block, 2, dt, capacity, row);
     STORED_PAST_CACHES;
 }
 
@@ -366,11 +363,6 @@ KERNEL heat_diagonal_3d(
     block.per_hx = R(1) / hx;
     block.per_hy = R(1) / hy;
     block.per_hz = R(1) / hz;
-    FOR_EACH_ROW(row, ny * nz) {
-        if (capacity)
-            do_row(&block, 3, step_of(dt, capacity), row);
-        else
-            do_row(&block, 3, step_of(dt, 0), row);
-    }
+    FOR_EACH_ROW(row, ny * nz) do_row(&block, 3, dt, capacity, row);
     STORED_PAST_CACHES;
 }
